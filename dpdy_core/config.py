@@ -1,0 +1,231 @@
+"""Every setting of a run, as frozen pydantic models. Torch-free: the API validates jobs with the same objects."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+STAGES = ("ingest", "masks", "cameras", "depth", "prior", "scene", "render", "evaluate")
+PATH_NAMES = ("input", "stabilised", "bullet-time", "orbit", "test")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Ramp(Section):
+    """A value that moves linearly from `start` to `end` while training progress goes from `begin` to `finish`."""
+
+    start: float
+    end: float
+    begin: Share = 0.0
+    finish: Share = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_is_constant(cls, value: object) -> object:
+        return {"start": value, "end": value} if isinstance(value, int | float) else value
+
+    def at(self, progress: float) -> float:
+        """The value at `progress` in [0, 1]."""
+        if progress <= self.begin:
+            return self.start
+        if progress >= self.finish:
+            return self.end
+        return self.start + (self.end - self.start) * (progress - self.begin) / (self.finish - self.begin)
+
+
+def constant(value: float) -> Ramp:
+    """A ramp that stays at `value`."""
+    return Ramp(start=value, end=value)
+
+
+class IngestConfig(Section):
+    """What is taken from the capture."""
+
+    max_frames: int = Field(200, ge=2, le=5000, description="training frames kept, evenly spaced in time")
+    max_size: int = Field(960, ge=32, le=4096, description="longer side of the stored frames, pixels")
+    holdout_every: int = Field(
+        8, ge=0, description="a capture without splits keeps every n-th frame for testing; 0 keeps none"
+    )
+
+
+class MasksConfig(Section):
+    """Which pixels move."""
+
+    source: Literal["auto", "capture", "epipolar", "none"] = Field(
+        "auto", description="auto: the capture's masks if it has them, else optical flow against epipolar geometry"
+    )
+    max_size: int = Field(480, ge=64, le=2048, description="longer side at which flow is computed, pixels")
+    threshold: float = Field(1.0, gt=0, description="epipolar (Sampson) distance of a moving pixel at 480 px, pixels")
+
+
+class CamerasConfig(Section):
+    """Where the cameras are."""
+
+    source: Literal["auto", "capture", "sfm"] = Field(
+        "auto", description="auto: the capture's poses if it has them, else structure from motion"
+    )
+    max_size: int = Field(960, ge=64, le=4096, description="longer side of the images that are matched, pixels")
+    min_registered: Share = Field(0.5, description="share of training frames that must register")
+
+
+class DepthConfig(Section):
+    """How far away things are, aligned once for the whole clip to the scale of the cameras."""
+
+    source: Literal["auto", "capture", "sweep", "model", "none"] = Field(
+        "auto", description="auto: the capture's depth, else a depth model if `model` is set, else a plane sweep"
+    )
+    model: str | None = Field(None, description="folder or hub id of a transformers depth-estimation model")
+    max_size: int = Field(384, ge=32, le=2048, description="longer side at which the plane sweep works, pixels")
+    planes: int = Field(64, ge=8, le=512)
+    neighbours: int = Field(6, ge=1, le=32, description="other frames that each frame is compared with")
+
+
+class PriorConfig(Section):
+    """The RGB-D diffusion model and its DreamBooth finetuning on the capture's own frames."""
+
+    model: str = Field("dpdy-tiny", description="`dpdy-tiny` (bundled), a diffusers folder or a hub id")
+    finetune: Literal["lora", "full", "none"] = "lora"
+    steps: int = Field(800, ge=0)
+    batch_size: int = Field(4, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    rank: int = Field(8, ge=1, description="LoRA rank; alpha = rank")
+    resolution: int = Field(128, ge=32, le=1024, description="side of the square crops, pixels")
+    token: str = Field("sks", description="the rare word that stands for this scene")
+    class_prompt: str = Field("a scene", description="instance prompt is the class prompt with the token in it")
+    preservation_weight: Weight = 1.0
+    class_images: int = Field(64, ge=0, description="images sampled from the base model for prior preservation")
+    train_text_encoder: bool = False
+    validation_samples: int = Field(4, ge=0)
+    checkpoint_seconds: float = Field(60.0, gt=0)
+
+
+class GridConfig(Section):
+    """One multi-resolution hash grid (Instant-NGP)."""
+
+    levels: int = Field(16, ge=1, le=24)
+    features: int = Field(2, ge=1, le=8)
+    log2_table: int = Field(19, ge=8, le=24)
+    base_resolution: int = Field(16, ge=2)
+    max_resolution: int = Field(2048, ge=4)
+
+
+class FieldsConfig(Section):
+    """The static and the dynamic field and how they are joined."""
+
+    backend: Literal["auto", "torch", "tinycudann"] = "auto"
+    static_grid: GridConfig = GridConfig()
+    dynamic_grid: GridConfig = GridConfig(levels=12, log2_table=18, max_resolution=1024)
+    time_resolution: float = Field(1.0, gt=0, description="cells along time per frame at the finest level")
+    proposal_grid: GridConfig = GridConfig(levels=6, log2_table=16, max_resolution=256)
+    hidden: int = Field(64, ge=8, le=512, description="width of the MLPs")
+    view_dependence: bool = True
+    split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
+    blend: Literal["additive", "learned"] = Field(
+        "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"
+    )
+
+
+class SamplingConfig(Section):
+    """Samples along a ray."""
+
+    proposal: int = Field(64, ge=4)
+    fine: int = Field(48, ge=4)
+
+
+class LossConfig(Section):
+    """Weights of the terms of the objective over training progress."""
+
+    w_colour: Ramp = constant(1.0)
+    w_depth: Ramp = constant(0.1)
+    depth_loss: Literal["aligned", "affine", "none"] = Field(
+        "aligned", description="aligned: L1 on disparity in the clip's scale; affine: the paper's affine-invariant loss"
+    )
+    w_motion_mask: Ramp = Ramp(start=0.1, end=0.01)
+    w_static: Ramp = constant(0.2)
+    w_entropy: Ramp = Ramp(start=1e-4, end=1e-2)
+    w_sparsity: Ramp = constant(1e-3)
+    w_distortion: Ramp = constant(2e-3)
+    w_interlevel: Ramp = constant(1.0)
+
+
+class SdsConfig(Section):
+    """Score distillation from the finetuned RGB-D model at novel views."""
+
+    enabled: bool = True
+    begin: Share = Field(0.5, description="training progress at which it starts")
+    every: int = Field(4, ge=1, description="one distillation step every n steps")
+    weight: Weight = 1e-4
+    guidance: float = Field(7.5, ge=0, description="classifier-free guidance in the diffusers convention")
+    resolution: int = Field(64, ge=16, le=1024, description="side of the rendered square view, pixels")
+    views: int = Field(1, ge=1, description="novel views per step")
+    t_min: Share = 0.02
+    t_max: Ramp = Ramp(start=0.5, end=0.3)
+    rgb_only: bool = Field(False, description="distil colour only; depth is detached (ablation)")
+    unseen_only: bool = Field(True, description="act only where no training frame saw the surface")
+    gradient_clip: float = Field(1.0, gt=0)
+
+
+class SceneConfig(Section):
+    """The optimisation of the scene."""
+
+    steps: int = Field(4000, ge=0)
+    rays: int = Field(4096, ge=16, description="rays per step")
+    max_size: int = Field(
+        512, ge=16, le=4096, description="longer side at which the scene is trained and scored, pixels"
+    )
+    grid_learning_rate: float = Field(1e-2, gt=0)
+    mlp_learning_rate: float = Field(2e-3, gt=0)
+    final_learning_rate: Share = Field(0.05, description="share of the learning rate left at the end")
+    fields: FieldsConfig = FieldsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    losses: LossConfig = LossConfig()
+    sds: SdsConfig = SdsConfig()
+    checkpoint_seconds: float = Field(60.0, gt=0)
+    preview_every: int = Field(500, ge=1)
+
+
+class RenderConfig(Section):
+    """The videos."""
+
+    paths: tuple[str, ...] = Field(
+        ("input", "stabilised", "bullet-time", "orbit", "test"),
+        description="names, or nerfstudio camera-path JSON files; `test` is left out where there are no test views",
+    )
+    fps: float | None = Field(None, gt=0, le=240, description="None: the capture's own rate")
+    width: int | None = Field(None, ge=16, le=4096, description="None: the size the scene was trained at")
+    seconds: float = Field(3.0, gt=0, le=120, description="length of the paths that have none of their own")
+    chunk: int = Field(16384, ge=256, description="rays rendered at once")
+
+
+class EvaluateConfig(Section):
+    """The scores."""
+
+    protocol: Literal["plain", "dycheck", "nvidia"] = "plain"
+
+
+class RunConfig(Section):
+    """One run: all that decides its result."""
+
+    preset: str = "fast"
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    ingest: IngestConfig = IngestConfig()
+    masks: MasksConfig = MasksConfig()
+    cameras: CamerasConfig = CamerasConfig()
+    depth: DepthConfig = DepthConfig()
+    prior: PriorConfig = PriorConfig()
+    scene: SceneConfig = SceneConfig()
+    render: RenderConfig = RenderConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.scene.sds.t_max.start <= self.scene.sds.t_min or self.scene.sds.t_max.end <= self.scene.sds.t_min:
+            raise ValueError("scene.sds.t_max must stay above scene.sds.t_min")
+        return self

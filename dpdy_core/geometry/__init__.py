@@ -1,0 +1,1 @@
+"""Pure geometry on tensors: no files, no config."""

@@ -1,0 +1,102 @@
+"""Pinhole cameras, in the one convention of the project.
+
+Camera space is OpenGL's: x right, y up, the camera looks along -z. `camera_to_world` is (N, 3, 4) = [R | centre].
+Pixel (column i, row j) has its centre at (i + 0.5, j + 0.5); y of the image points down.
+A ray is `origin + z * direction` with `direction` scaled so that **z is planar depth** (distance along the optical
+axis), the same number that depth maps hold; directions are therefore not of unit length.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N pinhole cameras of one image size. Readers undistort and convert to this at the door."""
+
+    camera_to_world: Tensor  # (N, 3, 4)
+    focal: Tensor  # (N, 2) fx, fy in pixels
+    principal: Tensor  # (N, 2) cx, cy in pixels
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return self.camera_to_world.shape[0]
+
+    def __getitem__(self, index: Tensor | slice | int | list[int]) -> "Cameras":
+        if isinstance(index, int):
+            index = [index]
+        return replace(
+            self,
+            camera_to_world=self.camera_to_world[index],
+            focal=self.focal[index],
+            principal=self.principal[index],
+        )
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        return replace(
+            self,
+            camera_to_world=self.camera_to_world.to(device),
+            focal=self.focal.to(device),
+            principal=self.principal.to(device),
+        )
+
+    @property
+    def centres(self) -> Tensor:
+        """(N, 3) camera centres in world space."""
+        return self.camera_to_world[:, :, 3]
+
+    def resized(self, width: int, height: int) -> "Cameras":
+        """The same cameras for images scaled to `width` x `height`."""
+        scale = torch.tensor([width / self.width, height / self.height]).to(self.focal)
+        return replace(self, focal=self.focal * scale, principal=self.principal * scale, width=width, height=height)
+
+    def rays(self, camera: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Origins and directions (R, 3) of rays through `pixels` (R, 2), x and y in pixels, of cameras `camera` (R,).
+
+        Directions advance planar depth by one: `origin + z * direction` has depth z.
+        """
+        xy = (pixels - self.principal[camera]) / self.focal[camera]
+        local = torch.stack([xy[:, 0], -xy[:, 1], -torch.ones_like(xy[:, 0])], dim=-1)
+        c2w = self.camera_to_world[camera]
+        return c2w[:, :, 3], torch.einsum("rij,rj->ri", c2w[:, :, :3], local)
+
+    def image_rays(self, index: int) -> tuple[Tensor, Tensor]:
+        """Origins and directions (H, W, 3) of all pixel centres of camera `index`."""
+        pixels = pixel_centres(self.width, self.height, self.focal.device, self.focal.dtype).reshape(-1, 2)
+        camera = torch.full((len(pixels),), index, dtype=torch.long, device=self.focal.device)
+        origins, directions = self.rays(camera, pixels)
+        return origins.reshape(self.height, self.width, 3), directions.reshape(self.height, self.width, 3)
+
+    def project(self, points: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (P, 2) and planar depth (P,) of world `points` (P, 3) seen by cameras `camera` (P,).
+
+        Points behind the camera have a depth <= 0 and meaningless pixels.
+        """
+        c2w = self.camera_to_world[camera]
+        local = torch.einsum("pji,pj->pi", c2w[:, :, :3], points - c2w[:, :, 3])
+        depth = -local[:, 2]
+        safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
+        xy = torch.stack([local[:, 0], -local[:, 1]], dim=-1) / safe[:, None]
+        return xy * self.focal[camera] + self.principal[camera], depth
+
+
+def pixel_centres(
+    width: int, height: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """(H, W, 2) x and y of the pixel centres."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=dtype) + 0.5,
+        torch.arange(width, device=device, dtype=dtype) + 0.5,
+        indexing="ij",
+    )
+    return torch.stack([x, y], dim=-1)
+
+
+def look_at(centre: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """(..., 3, 4) camera_to_world at `centre` looking at `target` (..., 3), with `up` roughly up."""
+    backward = torch.nn.functional.normalize(centre - target, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(up.expand_as(backward), backward), dim=-1)
+    return torch.stack([right, torch.linalg.cross(backward, right), backward, centre], dim=-1)

@@ -1,0 +1,1 @@
+"""Stages ingest, masks, cameras, depth: a user's capture becomes the canonical capture of the run folder."""

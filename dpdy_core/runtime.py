@@ -1,0 +1,47 @@
+"""Device, seeds and versions of this process."""
+
+import platform
+import random
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dpdy_core import __version__
+from dpdy_core.errors import BadSettings
+
+
+def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to compute on. Raises BadSettings if `cuda` was asked for and is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadSettings(
+            "device is cuda but no CUDA device is visible", "use --device auto or cpu, or check the driver"
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all global generators; on the CPU equal seeds give equal bits."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the run record says of the machine and the versions."""
+    packages: dict[str, str | None] = {}
+    for name in ("torch", "diffusers", "transformers", "peft", "opencv-python-headless", "av", "pycolmap"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "dpdy": __version__,
+        "python": platform.python_version(),
+        "packages": packages,
+        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+    }
