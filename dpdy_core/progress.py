@@ -33,6 +33,10 @@ class Reporter:
         self._started = self._reported = 0.0
         self._first_step: int | None = None
 
+    def add_sink(self, sink: Sink) -> None:
+        """Send later events to `sink` too."""
+        self._sinks.append(sink)
+
     def request_stop(self) -> None:
         """Make the next `step` or `check` raise Cancelled. Safe to call from a signal handler."""
         self._stop.set()

@@ -1,0 +1,98 @@
+"""The eight stages in order: the table of contents of the core."""
+
+import hashlib
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dpdy_core.config import STAGES, RunConfig
+from dpdy_core.errors import OutOfMemory
+from dpdy_core.ingest.cameras import solve_cameras
+from dpdy_core.ingest.capture import ingest_capture
+from dpdy_core.ingest.depth import estimate_depth
+from dpdy_core.ingest.masks import estimate_masks
+from dpdy_core.optimise.loop import optimise_scene
+from dpdy_core.output.evaluation import evaluate_run
+from dpdy_core.output.report import write_report
+from dpdy_core.output.views import render_views
+from dpdy_core.prior.dreambooth import finetune_prior
+from dpdy_core.progress import Reporter
+from dpdy_core.rundir import RunDir, read_json, sha256_file
+from dpdy_core.runtime import environment, resolve_device, seed_everything
+
+Stage = Callable[[RunDir, RunConfig, Reporter], None]
+
+STAGE_FUNCTIONS: tuple[tuple[str, Stage], ...] = (
+    ("ingest", ingest_capture),
+    ("masks", estimate_masks),
+    ("cameras", solve_cameras),
+    ("depth", estimate_depth),
+    ("prior", finetune_prior),
+    ("scene", optimise_scene),
+    ("render", render_views),
+    ("evaluate", evaluate_run),
+)
+
+
+def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1) -> None:
+    """Run or resume all stages of the run folder, then write the report and the manifest.
+
+    Raises DpdyError: BadInput for an unusable capture, Cancelled after a requested stop, JobFailed otherwise.
+    """
+    config, source = run.read_config()
+    device = resolve_device(config.device)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    run.write_config(config, source, environment(device))
+    digest = _input_hash(run, source)
+    try:
+        for name, stage in STAGE_FUNCTIONS:
+            _run_stage(name, stage, run, config, reporter, digest)
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the GPU ran out of memory: {error}",
+            "lower scene.rays, scene.sds.resolution, prior.batch_size or render.chunk, or use a larger GPU",
+        ) from error
+    finally:
+        run.write_manifest(attempt)
+    write_report(run)
+    run.write_manifest(attempt)
+    reporter.emit("finished", numbers=read_json(run.metrics_file)["mean"])
+
+
+def _run_stage(name: str, stage: Stage, run: RunDir, config: RunConfig, reporter: Reporter, digest: str) -> None:
+    fingerprint = run.fingerprint(name, config, digest)
+    if run.is_done(name, fingerprint):
+        reporter.skip(name)
+        return
+    reporter.start(name)
+    seed_everything(config.seed + STAGES.index(name))
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    started = time.monotonic()
+    stage(run, config, reporter)
+    usage = {"seconds": round(time.monotonic() - started, 2), "peak_memory_bytes": _peak_memory()}
+    run.mark_done(name, fingerprint, input_hash=digest, **usage)
+    reporter.done(**usage)
+
+
+def _peak_memory() -> int:
+    """Bytes: the GPU's peak in this stage, or the process's so far where there is no GPU."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _input_hash(run: RunDir, source: Path) -> str:
+    """Hash of the input's bytes; a run whose input has moved away keeps the hash it was made with."""
+    if source.is_file():
+        return sha256_file(source)
+    if source.is_dir():
+        digest = hashlib.sha256()
+        for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            digest.update(f"{path.relative_to(source).as_posix()}\0{sha256_file(path)}\n".encode())
+        return digest.hexdigest()
+    record = run.stage_record("ingest")
+    return record["input_hash"] if record else ""
