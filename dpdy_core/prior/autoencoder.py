@@ -1,0 +1,111 @@
+"""Training of the RGB-D VAE from scratch."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from dpdy_core.errors import JobFailed
+from dpdy_core.prior.phase import Average, Phase, learning_rate
+from dpdy_core.prior.scene_buffer import SceneBuffer
+
+GRADIENT_WEIGHT = 1.0
+KL_WEIGHT = 1e-4
+
+
+def train_autoencoder(
+    vae: AutoencoderKL,
+    averaged: AutoencoderKL,
+    buffer: SceneBuffer,
+    phase: Phase,
+    generator: torch.Generator,
+    batch_size: int,
+    peak_rate: float,
+) -> float:
+    """Train `vae` and its moving average `averaged` until the phase ends; returns the last loss."""
+    optimiser = torch.optim.AdamW(
+        vae.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=buffer.device.type == "cuda"
+    )
+    average = Average([vae], [averaged], decay=0.995)
+    vae.train().requires_grad_(True)
+    last = float("nan")
+    for step in phase:
+        rgbd = varied(buffer.packed(buffer.draw(batch_size, generator)), generator)
+        with torch.autocast(buffer.device.type, torch.bfloat16, enabled=buffer.device.type == "cuda"):
+            posterior = vae.encode(rgbd.contiguous(memory_format=torch.channels_last)).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator, device=rgbd.device)
+            restored = vae.decode(posterior.mean + posterior.std * noise).sample
+        loss = reconstruction_loss(restored.float(), rgbd) + KL_WEIGHT * kl_divergence(posterior.mean, posterior.logvar)
+        optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        average.update(step)
+        if phase.ticking or step == 1:
+            last = checked(loss, "the autoencoder")
+            phase.report(batch_size, loss=last)
+            buffer.renew()
+    return last
+
+
+def checked(loss: Tensor, what: str) -> float:
+    """The loss as a number. Raises JobFailed if it isn't finite."""
+    value = float(loss.detach())
+    if value != value or abs(value) == float("inf"):
+        raise JobFailed(f"{what} diverged: its loss is {value}", "lower the learning rate or change the seed")
+    return value
+
+
+def varied(rgbd: Tensor, generator: torch.Generator) -> Tensor:
+    """`rgbd` (B, 4, H, W) with colours and depth that the scenes alone never show, mirrored at random.
+
+    Of the depth channels an eighth each becomes constant, rescaled, or that of another image: trained only on depth
+    that fills its range, a VAE ruins the colour of a frame whose depth is flat, which every early render's is.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        values = torch.rand((len(rgbd), 1, 1, 1), generator=generator, device=rgbd.device)
+        return low + (high - low) * values
+
+    contrast, brightness = uniform(0.5, 1.2), uniform(-0.25, 0.25)
+    jittered = (rgbd[:, :3] * contrast + brightness).clamp(-1, 1)
+    rgb = torch.where(uniform(0, 1) < 0.5, jittered, rgbd[:, :3])
+    depth, kind, level = rgbd[:, 3:], uniform(0, 1), uniform(-1, 1)
+    level = torch.where(uniform(0, 1) < 0.5, torch.zeros_like(level), level)  # `rgbd.pack` maps constant depth to 0
+    rescaled = (depth * uniform(0.1, 0.9) + 0.5 * level).clamp(-1, 1)
+    changed = torch.where(kind < 0.125, level.expand_as(depth), torch.where(kind < 0.25, rescaled, depth.roll(1, 0)))
+    packed = torch.cat([rgb, torch.where(kind < 0.375, changed, depth)], dim=1)
+    return torch.where(uniform(0, 1) < 0.5, packed.flip(-1), packed)
+
+
+def reconstruction_loss(restored: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of values, and of the differences between neighbours (sharp edges)."""
+    error = restored - target
+    across, down = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + GRADIENT_WEIGHT * (across + down)
+
+
+def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL of N(mean, exp(logvar)) from N(0, 1), mean over all elements."""
+    mean, logvar = mean.float(), logvar.float()
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+@torch.no_grad()
+def set_scaling_factor(vae: AutoencoderKL, rgbd: Tensor) -> float:
+    """Make scaled latents of `rgbd` (B, 4, H, W) have unit standard deviation; returns the factor."""
+    factor = 1 / float(vae.encode(rgbd).latent_dist.mode().std())
+    vae.register_to_config(scaling_factor=factor)
+    return factor
+
+
+@torch.no_grad()
+def autoencoder_psnr(vae: AutoencoderKL, rgbd: Tensor) -> dict[str, float]:
+    """PSNR (of values in [0, 1]) of `rgbd` (B, 4, H, W) through the VAE, and of its colour with constant depth."""
+
+    def error(packed: Tensor) -> Tensor:
+        return (vae.decode(vae.encode(packed).latent_dist.mode()).sample.clamp(-1, 1) - packed).square().div(4)
+
+    whole, flat = error(rgbd), error(torch.cat([rgbd[:, :3], torch.zeros_like(rgbd[:, 3:])], dim=1))
+    parts = {"psnr_rgb": whole[:, :3], "psnr_depth": whole[:, 3:], "psnr_rgb_flat_depth": flat[:, :3]}
+    return {name: round(float(-10 * part.mean(dim=(1, 2, 3)).log10().mean()), 2) for name, part in parts.items()}

@@ -1,0 +1,121 @@
+"""Training of the UNet and the text model from scratch, on latents of procedural scenes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dpdy_core.prior.autoencoder import checked
+from dpdy_core.prior.guidance import training_target
+from dpdy_core.prior.ldm3d import Ldm3d
+from dpdy_core.prior.phase import Average, Phase, learning_rate
+from dpdy_core.prior.scene_buffer import SceneBuffer
+
+EMPTY_SHARE = 0.10  # captions left out, for classifier-free guidance
+CLASS_SHARE = 0.03  # captions replaced by DreamBooth's default class prompt, so that it means "any scene"
+CLASS_PROMPT = "a scene"
+
+
+class LatentBuffer:
+    """Latents and token ids of the scenes in a SceneBuffer."""
+
+    def __init__(self, scenes: SceneBuffer, model: Ldm3d, batch_size: int = 256) -> None:
+        """Encodes all scenes with the model's finished VAE."""
+        self.scenes, self._model, self._batch_size = scenes, model, batch_size
+        side = scenes.size // model.reduction
+        shape = (scenes.capacity, model.unet.config.in_channels, side, side)
+        self.latents = torch.empty(shape, dtype=torch.float16, device=scenes.device)
+        self.ids = torch.empty(
+            (scenes.capacity, model.text_encoder.config.max_position_embeddings),
+            dtype=torch.int32,
+            device=scenes.device,
+        )
+        for index in torch.arange(scenes.count).split(batch_size):
+            self._fill(index)
+
+    def renew(self) -> None:
+        """Make and encode new scenes in the place of the oldest."""
+        for index in self.scenes.renew().split(self._batch_size):
+            self._fill(index)
+
+    @torch.no_grad()
+    def _fill(self, index: Tensor) -> None:
+        place = index.to(self.scenes.device)
+        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.device.type == "cuda"):
+            latents = self._model.encode(self.scenes.packed(place))
+        self.latents[place] = latents.to(self.latents.dtype)
+        ids = self._model.token_ids([self.scenes.captions[i] for i in index.tolist()])
+        self.ids[place] = ids.to(self.ids.dtype)
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random latents (count, C, h, w) in float32 and token ids (count, L)."""
+        index = self.scenes.draw(count, generator)
+        return self.latents[index].float(), self.ids[index].long()
+
+
+def train_denoiser(
+    model: Ldm3d,
+    averaged: Ldm3d,
+    buffer: LatentBuffer,
+    phase: Phase,
+    generator: torch.Generator,
+    batch_size: int,
+    peak_rate: float,
+    snapshot: Callable[[int, float], None],
+) -> float:
+    """Train UNet and text model of `model`, and their moving averages in `averaged`, until the phase ends.
+
+    `snapshot(step, loss)` is called at every tick, with a finite loss. Returns the last loss.
+    """
+    parts: list[torch.nn.Module] = [model.unet, model.text_encoder]
+    parameters = [p for part in parts for p in part.train().requires_grad_(True).parameters()]
+    cuda = model.device.type == "cuda"
+    optimiser = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=cuda)
+    average = Average(parts, [averaged.unet, averaged.text_encoder], decay=0.999)
+    fixed = model.token_ids(["", CLASS_PROMPT])
+    last = float("nan")
+    for step in phase:
+        latents, ids = buffer.draw(batch_size, generator)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=cuda):
+            loss = denoising_loss(model, latents, replaced(ids, fixed, generator), generator)
+        optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        average.update(step)
+        if phase.ticking or step == 1:
+            last = checked(loss, "the denoiser")
+            phase.report(batch_size, loss=last)
+            snapshot(step, last)
+            buffer.renew()
+    return last
+
+
+def replaced(ids: Tensor, fixed: Tensor, generator: torch.Generator) -> Tensor:
+    """`ids` (B, L) with some rows replaced by the empty prompt or the class prompt, the rows of `fixed` (2, L)."""
+    chance = torch.rand((len(ids), 1), generator=generator, device=ids.device)
+    named = torch.where(chance < EMPTY_SHARE + CLASS_SHARE, fixed[1], ids)
+    return torch.where(chance < EMPTY_SHARE, fixed[0], named)
+
+
+def denoising_loss(model: Ldm3d, latents: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """Mean squared error to the training target at uniform timesteps; `latents` (B, C, h, w), `ids` (B, L)."""
+    total = len(model.alphas_cumprod)
+    timesteps = torch.randint(total, (len(latents),), generator=generator, device=latents.device)
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    alpha = model.alphas_cumprod[timesteps]
+    target = training_target(latents, noise, alpha, model.prediction_type)
+    noisy = model.noisy(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
+    text = model.text_encoder(ids).last_hidden_state
+    return (model.predict(noisy, timesteps, text) - target).square().mean()
+
+
+@torch.no_grad()
+def held_out_loss(model: Ldm3d, rgbd: Tensor, captions: list[str], seed: int) -> float:
+    """The denoising loss of `rgbd` (B, 4, H, W) with `captions`, at noise and timesteps fixed by `seed`."""
+    generator = torch.Generator(rgbd.device).manual_seed(seed)
+    losses = []
+    for images, texts in zip(rgbd.split(64), [captions[i : i + 64] for i in range(0, len(captions), 64)], strict=True):
+        losses.append(denoising_loss(model, model.encode(images), model.token_ids(texts), generator) * len(images))
+    return float(torch.stack(losses).sum() / len(rgbd))

@@ -1,0 +1,250 @@
+"""Trains the bundled prior on procedural scenes: `python -m dpdy_core.prior.pretrain --out DIR --seconds N`.
+
+First the VAE, then the UNet with the text model. `--seconds` covers everything after the imports: scenes, training,
+snapshots and preview. DIR always holds the newest snapshot, whole or not at all.
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpdy_core.errors import BadSettings, DpdyError
+from dpdy_core.prior import pictures
+from dpdy_core.prior.autoencoder import autoencoder_psnr, set_scaling_factor, train_autoencoder
+from dpdy_core.prior.denoiser import LatentBuffer, held_out_loss, train_denoiser
+from dpdy_core.prior.ldm3d import Ldm3d, load_ldm3d
+from dpdy_core.prior.phase import Phase
+from dpdy_core.prior.rgbd import pack, unpack
+from dpdy_core.prior.scene_buffer import SceneBuffer
+from dpdy_core.prior.tiny import TOY, Layout, build_tiny
+from dpdy_core.progress import Reporter, console
+from dpdy_core.rundir import folder_atomic, write_json
+from dpdy_core.runtime import environment, resolve_device, seed_everything
+from dpdy_core.synth.dataset import sample_batch
+
+HELD_OUT = 256  # scenes that score the model
+RECORD = "pretrain.json"
+
+
+class Pretraining:
+    """One run: the model in training, its average, the scenes, and the figures for the record."""
+
+    def __init__(self, options: argparse.Namespace, reporter: Reporter) -> None:
+        self.began = time.monotonic()
+        self.options, self.reporter = options, reporter
+        self.device = resolve_device(options.device)
+        self.generator = torch.Generator(self.device).manual_seed(options.seed)
+        self.figures: dict[str, Any] = {"seed": options.seed, "complete": False}
+        self._snapshot_at = self.began
+        seed_everything(options.seed)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+
+    def train(self) -> None:
+        """All phases, then the preview and the finished record."""
+        options = self.options
+        refuse_foreign_folder(options.out)
+        scenes = self.fill()
+        self.build(scenes.captions[: scenes.count])
+        self.figures["parameters"] = parameter_counts(self.model)
+        self.held_out = self.draw_held_out()
+        if options.vae_share > 0:
+            self.train_vae(scenes)
+        self.train_unet(scenes)
+        self.figures.update(
+            complete=True,
+            scenes=scenes.made,
+            held_out_loss=self.score(),
+            seconds=round(time.monotonic() - self.began, 1),
+        )
+        self.save()
+        if options.preview:
+            write_preview(self.averaged, self.held_out, options.preview, self.device)
+
+    def deadline(self, share: float) -> float:
+        """The moment at which `share` of the time has gone."""
+        return self.began + share * self.options.seconds
+
+    def fill(self) -> SceneBuffer:
+        """Scenes for at most an eighth of the time."""
+        options = self.options
+        scenes = SceneBuffer(options.scenes, options.size, options.chunk, self.device, options.seed)
+        phase = Phase("scenes", self.deadline(0.125), self.reporter)
+        for _ in phase:
+            scenes.renew()
+            if phase.ticking:
+                phase.report(scenes.chunk)
+            if scenes.made >= scenes.capacity:
+                break
+        self.figures["fill"] = phase.done(scenes=scenes.made)
+        return scenes
+
+    def build(self, captions: list[str]) -> None:
+        """The model, new or that of `--start`, and a copy that holds its moving average."""
+        options = self.options
+        if options.start:
+            self.model = load_ldm3d(str(options.start), self.device)
+        else:
+            words = {word for caption in captions for word in re.findall("[a-z]+", caption.lower())}
+            self.model = build_tiny(words, options.seed, chosen_layout(options)).to(self.device)
+        for module in (self.model.vae, self.model.unet):
+            module.to(memory_format=torch.channels_last)
+        self.averaged = dataclasses.replace(
+            self.model,
+            vae=deepcopy(self.model.vae),
+            unet=deepcopy(self.model.unet),
+            text_encoder=deepcopy(self.model.text_encoder),
+        ).frozen()
+
+    def draw_held_out(self) -> tuple[Tensor, list[str]]:
+        """Packed scenes and captions that no training batch contains."""
+        generator = torch.Generator(self.device).manual_seed(self.options.seed + 1)
+        count = min(HELD_OUT, self.options.scenes)
+        scenes = sample_batch(count, self.options.size, generator, self.device, "held-out")
+        return pack(scenes.rgb, scenes.depth), scenes.captions
+
+    def train_vae(self, scenes: SceneBuffer) -> None:
+        """The VAE for `--vae-share` of the time; from then on the model uses its average."""
+        options = self.options
+        vae, averaged = self.model.vae, self.averaged.vae
+        if options.compile:
+            vae.encoder.compile()
+            vae.decoder.compile()
+        gone = (time.monotonic() - self.began) / options.seconds
+        phase = Phase("vae", self.deadline(gone + options.vae_share), self.reporter)
+        loss = train_autoencoder(
+            vae, averaged, scenes, phase, self.generator, options.vae_batch, options.vae_learning_rate
+        )
+        self.model.vae = averaged
+        sample = scenes.packed(scenes.draw(min(256, scenes.count), self.generator))
+        factor = set_scaling_factor(averaged, sample)
+        psnr = autoencoder_psnr(averaged, self.held_out[0][:64])
+        phase.report(options.vae_batch, scaling_factor=factor, **psnr)
+        self.figures["vae"] = phase.done(loss=loss, scaling_factor=factor, **psnr)
+        self.save()
+
+    def train_unet(self, scenes: SceneBuffer) -> None:
+        """The UNet and the text model for the rest of the time, less what saving and preview need."""
+        options = self.options
+        buffer = LatentBuffer(scenes, self.averaged)
+        if options.compile:
+            self.model.unet.compile()
+        phase = Phase("unet", self.deadline(1 - options.reserve), self.reporter)
+
+        def snapshot(step: int, loss: float) -> None:
+            if time.monotonic() - self._snapshot_at < options.snapshot_seconds:
+                return
+            score = self.score()
+            self.figures["unet"] = {"steps": step, "loss": loss, "held_out_loss": score}
+            phase.report(options.batch, held_out_loss=score)
+            self.save()
+
+        loss = train_denoiser(
+            self.model,
+            self.averaged,
+            buffer,
+            phase,
+            self.generator,
+            options.batch,
+            options.learning_rate,
+            snapshot,
+        )
+        self.figures["unet"] = phase.done(loss=loss, samples=phase.step * options.batch)
+
+    def score(self) -> float:
+        """The held-out denoising loss of the averaged model."""
+        return round(held_out_loss(self.averaged, *self.held_out, seed=0), 5)
+
+    def save(self) -> None:
+        """Replace the output folder by the averaged model in half precision, with the record."""
+        averaged = self.averaged
+        half = dataclasses.replace(
+            averaged,
+            vae=deepcopy(averaged.vae).half(),
+            unet=deepcopy(averaged.unet).half(),
+            text_encoder=deepcopy(averaged.text_encoder).half(),
+        )
+        for module in (half.vae, half.unet):
+            module.to(memory_format=torch.contiguous_format)
+        with folder_atomic(self.options.out) as folder:
+            half.save(folder)
+            write_json(folder / RECORD, {**self.figures, "environment": environment(self.device)})
+        self._snapshot_at = time.monotonic()
+
+
+def parameter_counts(model: Ldm3d) -> dict[str, int]:
+    """Parameters of each part."""
+    parts = {"vae": model.vae, "unet": model.unet, "text_encoder": model.text_encoder}
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+
+def refuse_foreign_folder(out: Path) -> None:
+    """Raise BadSettings if `out`, which snapshots replace, holds something that isn't an earlier run's."""
+    if out.exists() and any(out.iterdir()) and not (out / RECORD).exists():
+        raise BadSettings(f"{out} holds other files, and snapshots would replace them", "give a new folder")
+
+
+def chosen_layout(options: argparse.Namespace) -> Layout:
+    """That of dpdy-tiny, or a toy, for images of `--size`."""
+    return dataclasses.replace(TOY if options.toy else Layout(), resolution=options.size)
+
+
+@torch.no_grad()
+def write_preview(model: Ldm3d, held_out: tuple[Tensor, list[str]], folder: Path, device: torch.device) -> None:
+    """Pictures of 20 samples for held-out captions, and of scenes above their reconstructions; captions as JSON."""
+    rgbd, captions = held_out[0][:20], held_out[1][:20]
+    restored = model.decode(model.encode(rgbd))
+    flat = torch.cat([rgbd[:, :3], torch.zeros_like(rgbd[:, 3:])], dim=1)
+    rows = [pictures.tiles(*unpack(x), -2) for x in (rgbd, restored, model.decode(model.encode(flat)))]
+    columns = min(10, len(rgbd))
+    pictures.write_picture(folder / "vae.png", pictures.grid(torch.cat([row[:columns] for row in rows]), columns))
+    rgb, depth = model.sample(captions, 40, 3.0, torch.Generator(device).manual_seed(0))
+    pictures.write_picture(folder / "samples.png", pictures.grid(pictures.tiles(rgb, depth, -2), columns))
+    write_json(folder / "captions.json", captions)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dpdy_core.prior.pretrain", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="model folder, in diffusers' layout")
+    parser.add_argument("--seconds", type=float, required=True, help="budget for everything after the imports")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--preview", type=Path, help="folder for pictures of samples and reconstructions")
+    parser.add_argument("--start", type=Path, help="model folder to go on from instead of random weights")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=128, help="side of the images, pixels")
+    parser.add_argument("--toy", action="store_true", help="the tests' architecture instead of dpdy-tiny's")
+    parser.add_argument("--scenes", type=int, default=60_000, help="scenes held on the device")
+    parser.add_argument("--chunk", type=int, default=256, help="scenes made at once")
+    parser.add_argument("--batch", type=int, default=256, help="latents a step of the UNet")
+    parser.add_argument("--learning-rate", type=float, default=4e-4, help="peak rate of the UNet and text model")
+    parser.add_argument("--vae-batch", type=int, default=64)
+    parser.add_argument("--vae-learning-rate", type=float, default=6e-4)
+    parser.add_argument("--vae-share", type=float, default=0.25, help="of the time; 0 keeps the VAE of --start")
+    parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
+    parser.add_argument("--snapshot-seconds", type=float, default=60.0)
+    parser.add_argument("--compile", action="store_true", help="torch.compile: about a minute, then twice the speed")
+    options = parser.parse_args(arguments)
+    if options.vae_share == 0 and not options.start:
+        parser.error("--vae-share 0 needs --start")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        Pretraining(parse(arguments), Reporter(console(), interval=0)).train()
+    except DpdyError as error:
+        sys.stderr.write(f"error: {error.detail}. {error.remedy}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
