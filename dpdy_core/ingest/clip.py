@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.images import fitted_size
 from dpdy_core.rundir import read_json, write_json
 
 Split = Literal["train", "val", "test"]
@@ -67,12 +68,6 @@ def read_transforms(capture: Path) -> dict[str, Any]:
 def write_transforms(capture: Path, document: dict[str, Any]) -> None:
     """Replace the canonical document atomically."""
     write_json(capture / "transforms.json", document)
-
-
-def fitted_size(width: int, height: int, max_size: int) -> tuple[int, int]:
-    """Width and height scaled down, never up, so that the longer side is at most `max_size`."""
-    scale = min(1.0, max_size / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:

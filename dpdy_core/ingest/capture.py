@@ -1,0 +1,205 @@
+"""Stage ingest: the user's video, frames or posed capture becomes the canonical capture."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dpdy_core.config import IngestConfig, RunConfig
+from dpdy_core.ingest.clip import write_transforms
+from dpdy_core.ingest.frames import SourceCapture, SourceFrame
+from dpdy_core.ingest.images import canonical_suffix, fitted_size, read_rgb, verbatim_suffix, write_rgb
+from dpdy_core.ingest.inspect import inspect_source
+from dpdy_core.ingest.lens import undistortion
+from dpdy_core.ingest.maps import convert_depth, convert_mask, depth_step, write_map
+from dpdy_core.ingest.selection import choose_evenly, frame_budget, holdout
+from dpdy_core.ingest.source import open_source
+from dpdy_core.ingest.video import Video, read_frames
+from dpdy_core.progress import Reporter
+from dpdy_core.rundir import RunDir, folder_atomic, write_json
+
+ASSUMED_FPS = 24.0
+_MASKS = (
+    ("mask_path", "mask", "masks"),
+    ("motion_mask_path", "motion_mask", "motion_masks"),
+    ("covisible_path", "covisible", "covisible"),
+)
+
+
+def ingest_capture(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+    """Stage: write `capture/` from the input that the run was made for. Raises BadInput; then `capture/` is untouched.
+
+    The result is one pinhole image size without distortion, all frames timed and split, and `report.json`. Depth of
+    the user is kept in its own unit under `user_depth/` for the depth stage.
+    """
+    _, path = run.read_config()
+    for left_by_a_kill in run.root.glob(".unpacked.*"):
+        shutil.rmtree(left_by_a_kill)
+    with open_source(path, run.root, reporter.check) as source:
+        report = inspect_source(source)
+        for message in report["warnings"]:
+            reporter.warn(message)
+        with folder_atomic(run.capture) as folder:
+            (folder / "images").mkdir()
+            if isinstance(source, Video):
+                document = _write_video(source, config.ingest, folder, reporter)
+            else:
+                document = _write_capture(source, config.ingest, folder, reporter)
+            write_transforms(folder, document)
+            write_json(folder / run.capture_report_file.name, {**report, "chosen": _chosen(document)})
+
+
+def _document(kind: str, size: tuple[int, int], fps: float, frames: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The canonical document of `frames` by split."""
+    return {
+        "camera_model": "OPENCV",
+        "w": size[0],
+        "h": size[1],
+        **dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0),
+        "source": kind,
+        "fps": fps,
+        **{f"{split}_filenames": [f["file_path"] for f in frames.get(split, [])] for split in ("train", "val", "test")},
+        "frames": [frame for split in ("train", "val", "test") for frame in frames.get(split, [])],
+    }
+
+
+def _chosen(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "train": len(document["train_filenames"]),
+        "val": len(document["val_filenames"]),
+        "test": len(document["test_filenames"]),
+        "width": document["w"],
+        "height": document["h"],
+        "fps": document["fps"],
+    }
+
+
+def _write_video(video: Video, settings: IngestConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    budget = frame_budget(len(video.times), settings.max_frames, settings.holdout_every)
+    chosen = choose_evenly(video.times, budget)
+    tests = {chosen[i] for i in holdout(len(chosen), settings.holdout_every)}
+    size = fitted_size(video.width, video.height, settings.max_size)
+    suffix = canonical_suffix(False, *size)
+    frames: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
+    for done, (index, rgb) in enumerate(read_frames(video, chosen, size), start=1):
+        name = f"images/frame_{index:05d}{suffix}"
+        write_rgb(folder / name, rgb)
+        time = (video.times[index] - video.times[0]) / video.duration
+        frames["test" if index in tests else "train"].append({"file_path": name, "time": float(time)})
+        reporter.step(done, len(chosen))
+    return _document("video", size, (len(chosen) - 1) / video.duration, frames)
+
+
+def _chosen_frames(source: SourceCapture, settings: IngestConfig) -> dict[str, list[SourceFrame]]:
+    """The frames to store by split. Given test and val frames are all kept; training frames are thinned evenly."""
+    training = source.training_frames()
+    if source.has_splits:
+        kept = choose_evenly(range(len(training)), settings.max_frames)
+        tests: set[int] = set()
+    else:
+        budget = frame_budget(len(training), settings.max_frames, settings.holdout_every)
+        kept = choose_evenly(range(len(training)), budget)
+        tests = {kept[i] for i in holdout(len(kept), settings.holdout_every)}
+    return {
+        "train": [training[i] for i in kept if i not in tests],
+        "val": source.of_split("val"),
+        "test": [training[i] for i in sorted(tests)] + source.of_split("test"),
+    }
+
+
+def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    chosen = _chosen_frames(source, settings)
+    everything = [frame for frames in chosen.values() for frame in frames]
+    size = fitted_size(source.width, source.height, settings.max_size)
+    stems = _stems(everything)
+    depths = [frame.depth for frame in everything if frame.depth is not None]
+    factor, unit = depth_step(depths, source.depth_unit)
+    written: dict[str, dict[str, Any]] = {}
+    for frame in everything:
+        written[frame.name] = _write_frame(frame, stems[frame.name], source, size, factor, folder)
+        reporter.step(len(written), len(everything))
+    document = _document(
+        source.kind,
+        size,
+        _rate(source, chosen),
+        {split: [written[frame.name] for frame in frames] for split, frames in chosen.items()},
+    )
+    if depths:
+        document |= {"user_depth_unit_scale_factor": unit, "depth_kind": source.depth_kind}
+    return document | _shared_intrinsics(document["frames"])
+
+
+def _rate(source: SourceCapture, chosen: dict[str, list[SourceFrame]]) -> float:
+    """Frames per second at which the chosen frames play in real time (24 before thinning, if nothing is known)."""
+    moments = {frame.time for frame in source.training_frames()}
+    kept = {f.time for f in chosen["train"] + (chosen["test"] if not source.has_splits else [])}
+    return (source.fps or ASSUMED_FPS) * max(len(kept) - 1, 1) / max(len(moments) - 1, 1)
+
+
+def _write_frame(
+    frame: SourceFrame, stem: str, source: SourceCapture, size: tuple[int, int], factor: float, folder: Path
+) -> dict[str, Any]:
+    """Store one frame and its maps undistorted at `size`; its entry in the canonical document."""
+    original = (source.width, source.height)
+    mask = None if frame.mask is None else convert_mask(frame.mask, original, frame.lens)
+    rgb = read_rgb(frame.image, source.upright)
+    straight = frame.lens is None or not frame.lens.is_distorted
+    if frame.lens is not None and not straight:
+        x, y, valid = undistortion(frame.lens, *original)
+        rgb = np.where(valid[:, :, None], cv2.remap(rgb, x, y, cv2.INTER_CUBIC), 0).astype(np.uint8)
+        if mask is None and not valid.all():
+            mask = np.where(valid, 255, 0).astype(np.uint8)
+    verbatim = verbatim_suffix(frame.image) if straight and size == original else None
+    name = f"images/{stem}{verbatim or canonical_suffix(source.lossless, *size)}"
+    if verbatim:
+        shutil.copyfile(frame.image, folder / name)
+    else:
+        write_rgb(folder / name, rgb if size == original else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+    entry: dict[str, Any] = {"file_path": name, "time": frame.time}
+    if frame.pose is not None:
+        entry["transform_matrix"] = frame.pose.tolist()
+    if frame.lens is not None:
+        entry |= frame.lens.pinhole(size[0] / original[0], size[1] / original[1])
+    for key, attribute, place in _MASKS:
+        given: Path | None = getattr(frame, attribute)
+        values = mask
+        if attribute != "mask":
+            values = None if given is None else convert_mask(given, original, frame.lens)
+        if values is not None:
+            entry[key] = f"{place}/{stem}.png"
+            write_map(folder / entry[key], values, size)
+    if frame.depth is not None:
+        entry["user_depth_file_path"] = f"user_depth/{stem}.png"
+        depth = convert_depth(frame.depth, factor, original, frame.lens)
+        write_map(folder / entry["user_depth_file_path"], depth, size)
+    return entry
+
+
+def _stems(frames: list[SourceFrame]) -> dict[str, str]:
+    """A file name without ending for each frame's name: its own where that is plain and unique."""
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for index, frame in enumerate(frames):
+        own = re.sub(r"\.[A-Za-z]+$", "", frame.name).removeprefix("images/")
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_")[:80]
+        while not stem or stem.casefold() in taken:
+            stem = f"{index:05d}_{stem}".strip("_")
+        taken.add(stem.casefold())
+        stems[frame.name] = stem
+    return stems
+
+
+def _shared_intrinsics(frames: list[dict[str, Any]]) -> dict[str, float]:
+    """The first frame's intrinsics for the whole document; frames keep their own only if they differ."""
+    keys = ("fl_x", "fl_y", "cx", "cy")
+    if not all(key in frame for frame in frames for key in keys):
+        return {}
+    shared = {key: frames[0][key] for key in keys}
+    if all(frame[key] == shared[key] for frame in frames for key in keys):
+        for frame in frames:
+            for key in keys:
+                del frame[key]
+    return shared

@@ -1,0 +1,274 @@
+"""Reader of nerfstudio captures: `transforms.json` and the files it names, all checked. Torch-free.
+
+Format: https://docs.nerf.studio/quickstart/data_conventions.html, with our optional keys (time, motion_mask_path,
+covisible_path, depth_kind). OpenGL camera-to-world matrices; the centre of the top left pixel is at (0.5, 0.5).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dpdy_core.errors import BadInput
+from dpdy_core.ingest.frames import MAX_FRAMES, SourceCapture, SourceFrame, common_size, inside
+from dpdy_core.ingest.images import is_lossless
+from dpdy_core.ingest.lens import number, read_lens
+from dpdy_core.ingest.maps import check_depth, check_mask
+
+TRANSFORMS = "transforms.json"
+
+_MAX_JSON_BYTES = 64 * 2**20
+_DEPTH_KINDS = ("metric", "relative_depth", "relative_disparity")
+_ROTATION_TOLERANCE = 5e-3  # half-precision poses are off by 1e-3
+_MAX_COORDINATE = 1e6
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One frame of the document that is in use."""
+
+    name: str  # normalised file_path
+    values: Mapping[str, Any]
+    split: Split | None
+
+    @property
+    def where(self) -> str:
+        return f"frame {self.name!r}"
+
+
+def read_nerfstudio(folder: Path) -> SourceCapture:
+    """The capture in `folder`, every path, number, matrix and header checked. Raises BadInput."""
+    document = _load(folder / TRANSFORMS)
+    used = _in_splits(document, _entries(document))
+    images = [_image(folder, entry) for entry in used]
+    size = _size(document, images)
+    warnings: list[str] = []
+    times = _times(used, warnings)
+    frames = [
+        _frame(folder, document, entry, image, float(time), size)
+        for entry, image, time in zip(used, images, times, strict=True)
+    ]
+    _check_poses(frames)
+    fps = None if document.get("fps") is None else number(document["fps"], "fps", TRANSFORMS)
+    if fps is not None and not 0 < fps <= 1000:
+        raise BadInput(f"fps of {TRANSFORMS} is {fps:g}", "give the frames per second of the clip, or leave it out")
+    return SourceCapture(
+        kind="nerfstudio",
+        frames=frames,
+        width=size[0],
+        height=size[1],
+        upright=False,
+        lossless=all(is_lossless(path) for path in images),
+        fps=fps,
+        depth_unit=_depth_unit(document),
+        depth_kind=_depth_kind(document),
+        warnings=warnings,
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise BadInput(f"{path.name} is larger than {_MAX_JSON_BYTES // 2**20} MiB", "remove what is not needed")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path.name} is not valid JSON ({error})", "write it again") from error
+    if not isinstance(document, dict):
+        raise BadInput(f"{path.name} is not a JSON object", "see the nerfstudio data conventions")
+    return document
+
+
+def _normal(written: str) -> str:
+    return "/".join(part for part in written.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _entries(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The frames by normalised file_path, in the document's order."""
+    frames = document.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise BadInput(f"{TRANSFORMS} has no frames", "list the images under `frames`")
+    if len(frames) > MAX_FRAMES:
+        raise BadInput(f"{TRANSFORMS} lists {len(frames)} frames, more than {MAX_FRAMES}", "leave out frames")
+    entries: dict[str, dict[str, Any]] = {}
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
+            raise BadInput(f"frame {index} of {TRANSFORMS} has no file_path", "name its image")
+        name = _normal(frame["file_path"])
+        if name in entries:
+            raise BadInput(f"{TRANSFORMS} lists {name!r} twice", "list every image once")
+        entries[name] = frame
+    return entries
+
+
+def _in_splits(document: Mapping[str, Any], frames: Mapping[str, dict[str, Any]]) -> list[_Entry]:
+    """The frames in use: those in a list if there is any list, else all."""
+    split_of: dict[str, Split] = {}
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    for split in splits:
+        names = document.get(f"{split}_filenames")
+        if names is None:
+            continue
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BadInput(f"{split}_filenames of {TRANSFORMS} is not a list of names", "give the frames' file_path")
+        for name in map(_normal, names):
+            if name not in frames:
+                raise BadInput(f"{split}_filenames names {name!r}, which is no frame", "use the frames' file_path")
+            if split_of.setdefault(name, split) != split:
+                raise BadInput(
+                    f"{name!r} is in {split_of[name]}_filenames and in {split}_filenames",
+                    "put every frame in one split: training must not see test frames",
+                )
+    training = sum(split == "train" for split in split_of.values()) if split_of else len(frames)
+    if training < 2:
+        raise BadInput(f"{TRANSFORMS} gives {training} training frame(s)", "at least 2 are needed, better 20 or more")
+    return [
+        _Entry(name, values, split_of.get(name)) for name, values in frames.items() if not split_of or name in split_of
+    ]
+
+
+def _image(folder: Path, frame: _Entry) -> Path:
+    written = frame.values["file_path"]
+    if not Path(written).suffix:  # Blender's synthetic captures leave out the ending
+        for suffix in (".png", ".jpg"):
+            if (folder / (frame.name + suffix)).is_file():
+                written = frame.name + suffix
+    return inside(folder, written, f"file_path of {frame.where}")
+
+
+def _size(document: Mapping[str, Any], images: list[Path]) -> tuple[int, int]:
+    """Width and height of the images; the document must not say otherwise."""
+    size = common_size(images, upright=False)
+    for key, actual in zip(("w", "h"), size, strict=True):
+        if document.get(key) is not None and number(document[key], key, TRANSFORMS) != actual:
+            raise BadInput(
+                f"{TRANSFORMS} says {key} = {document[key]:g} but the images have {size[0]}x{size[1]} pixels",
+                "name the images that the intrinsics belong to, or scale w, h, fl_x, fl_y, cx and cy with the images",
+            )
+    return size
+
+
+def _times(frames: list[_Entry], warnings: list[str]) -> np.ndarray:
+    """(T,) times in [0, 1]."""
+    given = [number(f.values["time"], "time", f.where) for f in frames if f.values.get("time") is not None]
+    if not given:
+        warnings.append("the frames carry no time: their order is taken for it")
+        return np.linspace(0, 1, len(frames))
+    if len(given) < len(frames):
+        missing = len(frames) - len(given)
+        raise BadInput(f"{missing} of {len(frames)} frames have no time", "give it for all frames or for none")
+    times = np.array(given)
+    low, high = times.min(), times.max()
+    if low == high:
+        raise BadInput(f"all frames have the same time ({low:g})", "give each its own, or leave time out to use order")
+    if low < 0 or high > 1:
+        warnings.append(f"frame times run from {low:g} to {high:g}: they were scaled to 0..1")
+        times = (times - low) / (high - low)
+    return times
+
+
+def _frame(
+    folder: Path, document: Mapping[str, Any], entry: _Entry, image: Path, time: float, size: tuple[int, int]
+) -> SourceFrame:
+
+    def named(key: str) -> Path | None:
+        written = entry.values.get(key)
+        return None if written is None else inside(folder, written, f"{key} of {entry.where}")
+
+    maps = {key: named(f"{key}_path") for key in ("mask", "motion_mask", "covisible")}
+    for path in maps.values():
+        if path is not None:
+            check_mask(path, size)
+    depth = named("depth_file_path")
+    if depth is not None:
+        check_depth(depth, size)
+    return SourceFrame(
+        name=entry.name,
+        image=image,
+        time=time,
+        split=entry.split,
+        pose=_pose(entry.values.get("transform_matrix"), entry.where),
+        lens=read_lens({**document, **entry.values}, *size, entry.where),
+        depth=depth,
+        **maps,
+    )
+
+
+def _pose(written: object, where: str) -> np.ndarray | None:
+    """(4, 4) float64, its rotation made exactly orthonormal, or None if not given."""
+    if written is None:
+        return None
+    remedy = "give the 4x4 OpenGL camera-to-world matrix: x right, y up, the camera looks along -z"
+    try:
+        given = np.array(written, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"transform_matrix of {where} is not a matrix of numbers", remedy) from error
+    if given.shape not in ((4, 4), (3, 4)):
+        raise BadInput(f"transform_matrix of {where} has shape {given.shape}, not 4x4", remedy)
+    if not np.isfinite(given).all():
+        raise BadInput(f"transform_matrix of {where} has NaN or infinite entries", remedy)
+    if given.shape == (4, 4) and not np.allclose(given[3], [0, 0, 0, 1], atol=1e-6):
+        raise BadInput(f"the last row of transform_matrix of {where} is {given[3].tolist()}, not 0 0 0 1", remedy)
+    if np.abs(given[:3, 3]).max() > _MAX_COORDINATE:
+        raise BadInput(
+            f"the camera of {where} is {np.abs(given[:3, 3]).max():.3g} units from the origin",
+            f"move and scale the poses so that coordinates stay below {_MAX_COORDINATE:g}",
+        )
+    pose = np.eye(4)
+    pose[:3, :3] = _rotation(given[:3, :3], where, remedy)
+    pose[:3, 3] = given[:3, 3]
+    return pose
+
+
+def _rotation(given: np.ndarray, where: str, remedy: str) -> np.ndarray:
+    """The nearest rotation (orthogonal Procrustes: U V^T of the singular value decomposition) if `given` is close."""
+    left, lengths, right = np.linalg.svd(given)
+    scale = float(lengths.mean())
+    if np.ptp(lengths) > _ROTATION_TOLERANCE * max(scale, 1e-12):
+        raise BadInput(
+            f"the left 3x3 block of transform_matrix of {where} is not a rotation (its axes are not orthogonal or"
+            f" differ in length: singular values {', '.join(f'{x:.4g}' for x in lengths)})",
+            remedy,
+        )
+    if abs(scale - 1) > _ROTATION_TOLERANCE:
+        raise BadInput(
+            f"the rotation in transform_matrix of {where} is scaled by {scale:.4g}",
+            "divide its left 3x3 block by that number",
+        )
+    if np.linalg.det(given) < 0:
+        raise BadInput(f"transform_matrix of {where} mirrors (its determinant is -1, a left-handed camera)", remedy)
+    if np.abs(lengths - 1).max() < 1e-6:
+        return given
+    nearest: np.ndarray = left @ right
+    return nearest
+
+
+def _check_poses(frames: list[SourceFrame]) -> None:
+    posed = [frame for frame in frames if frame.pose is not None]
+    if posed and len(posed) < len(frames):
+        without = next(frame for frame in frames if frame.pose is None)
+        raise BadInput(
+            f"{len(frames) - len(posed)} of {len(frames)} frames have no transform_matrix (first: {without.name!r})",
+            "give poses for all frames, or for none: they are then found from the images",
+        )
+    for frame in posed:
+        if frame.lens is None:
+            raise BadInput(f"frame {frame.name!r} has a pose but no focal length", "give fl_x or camera_angle_x")
+
+
+def _depth_unit(document: Mapping[str, Any]) -> float:
+    unit = number(document.get("depth_unit_scale_factor", 0.001), "depth_unit_scale_factor", TRANSFORMS)
+    if unit <= 0:
+        raise BadInput(f"depth_unit_scale_factor is {unit:g}", "give the size of one depth step in scene units")
+    return unit
+
+
+def _depth_kind(document: Mapping[str, Any]) -> str:
+    kind = document.get("depth_kind", "metric")
+    if kind not in _DEPTH_KINDS:
+        raise BadInput(f"depth_kind is {kind!r}", f"use one of {', '.join(_DEPTH_KINDS)}")
+    return str(kind)

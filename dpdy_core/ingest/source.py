@@ -1,0 +1,64 @@
+"""What kind of capture a path is, by content: the one place where readers are chosen. Torch-free."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dpdy_core.errors import BadInput
+from dpdy_core.ingest.archive import extract, is_zip
+from dpdy_core.ingest.frames import SourceCapture, list_images, read_image_folder
+from dpdy_core.ingest.nerfstudio import TRANSFORMS, read_nerfstudio
+from dpdy_core.ingest.video import VIDEO_SUFFIXES, Video, probe_video
+
+_ACCEPTED = "give a video (mp4, mov, webm, mkv), a folder or zip of frames, or a nerfstudio folder or zip"
+
+
+@contextmanager
+def open_source(
+    path: Path, scratch: Path | None = None, check: Callable[[], None] | None = None
+) -> Iterator[Video | SourceCapture]:
+    """The capture at `path`, probed and checked. Raises BadInput.
+
+    A zip is unpacked into a fresh folder inside `scratch` (None: the system's temporary folder) that is gone when the
+    block ends. `check` is called now and then meanwhile and may raise to stop.
+    """
+    if path.is_dir():
+        yield _read_folder(path)
+        return
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist" if not path.exists() else f"{path} is not a file or folder", _ACCEPTED)
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path.name} is empty (0 bytes)", "copy or upload it again")
+    if not is_zip(path):
+        yield probe_video(path)
+        return
+    with tempfile.TemporaryDirectory(prefix=".unpacked.", dir=scratch) as unpacked:
+        extract(path, Path(unpacked), check)
+        yield _read_folder(Path(unpacked))
+
+
+def _read_folder(folder: Path) -> SourceCapture:
+    root = _capture_root(folder)
+    return read_nerfstudio(root) if (root / TRANSFORMS).is_file() else read_image_folder(root)
+
+
+def _capture_root(folder: Path) -> Path:
+    """Where in `folder` the capture lies: right there, in `images/`, or in its only sub-folder."""
+    for root in (folder, *_only_child(folder)):
+        if (root / TRANSFORMS).is_file() or list_images(root):
+            return root
+        if (root / "images").is_dir() and list_images(root / "images"):
+            return root / "images"
+    videos = [p.name for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
+        raise BadInput(f"the folder holds a video ({videos[0]}) but no frames", "give the video file itself")
+    what = "nothing that can be used" if any(folder.iterdir()) else "nothing: it is empty"
+    raise BadInput(f"the folder holds {what} (no {TRANSFORMS}, no images)", _ACCEPTED)
+
+
+def _only_child(folder: Path) -> list[Path]:
+    """The one sub-folder, if there is one only and it is not a link out of `folder`."""
+    children = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))]
+    inside = [p for p in children if p.resolve().is_relative_to(folder.resolve())]
+    return inside if len(children) == 1 else []
