@@ -1,0 +1,81 @@
+"""Score distillation from the finetuned RGB-D prior at views that nobody filmed."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dpdy_core.config import SdsConfig
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.optimise.novel_views import NovelViews
+from dpdy_core.optimise.objective import Term, weighted_sum
+from dpdy_core.render.renderer import RayRendering, render_rays
+from dpdy_core.render.visibility import TrainingViews
+from dpdy_core.scene.scene import Scene
+
+
+class Guidance(Protocol):
+    """A prior that pulls rendered RGB-D images towards likely ones."""
+
+    def loss(
+        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A 0-dim loss for `rgb` (B, 3, H, W) in [0, 1], planar `depth` (B, 1, H, W), acting where `act` is 1."""
+        ...
+
+
+class Distillation:
+    """The distillation steps of one run: a novel view, its rendering with gradients, the prior's loss on it."""
+
+    def __init__(
+        self,
+        config: SdsConfig,
+        guidance: Guidance,
+        scene: Scene,
+        novel: NovelViews,
+        views: TrainingViews | None,
+        terms: list[Term[RayRendering]],
+    ) -> None:
+        """`views` restricts the prior to what no training frame saw; `terms` regularise the novel rays."""
+        self.config, self.guidance, self.scene, self.novel = config, guidance, scene, novel
+        self.views, self.terms = views, terms
+
+    def due(self, step: int, progress: float) -> bool:
+        """Whether `step` distils."""
+        return progress >= self.config.begin and step % self.config.every == 0
+
+    def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of one distillation step, and numbers to report."""
+        cameras, times = self.novel.draw(self.config.views, progress, generator)
+        rendered = [self._render(cameras, k, times[k], generator) for k in range(len(cameras))]
+        size = self.novel.size
+
+        def images(name: str) -> Tensor:
+            flat = torch.stack([getattr(r, name) for r, _ in rendered])
+            image = flat.view(len(rendered), size, size, -1).permute(0, 3, 1, 2)
+            if image.requires_grad:
+                image.register_hook(lambda grad: torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0))
+            return image
+
+        act = None
+        if self.views is not None:
+            act = torch.stack([unseen for _, unseen in rendered]).view(-1, 1, size, size)
+        depth = images("depth").detach() if self.config.rgb_only else images("depth")
+        sds, numbers = self.guidance.loss(images("colour"), depth, act, progress, generator)
+        free = torch.stack([weighted_sum(self.terms, r, progress)[0] for r, _ in rendered]).mean()
+        if act is not None:
+            numbers = {**numbers, "unseen": act.mean()}
+        return self.config.weight * torch.nan_to_num(sds) + free, numbers
+
+    def _render(
+        self, cameras: Cameras, index: int, time: Tensor, generator: torch.Generator
+    ) -> tuple[RayRendering, Tensor]:
+        """The rendered view and, per ray, 1.0 where no training frame saw the surface."""
+        origins, directions = (rays.reshape(-1, 3) for rays in cameras.image_rays(index))
+        background = torch.rand(3, device=origins.device, generator=generator)
+        rendering = render_rays(self.scene, origins, directions, time.expand(len(origins)), background, generator)
+        if self.views is None:
+            return rendering, torch.ones_like(rendering.depth)
+        share = (rendering.dynamic / rendering.opacity.clamp_min(1e-4)).detach()
+        seen = self.views.seen(origins, directions, rendering.depth.detach(), share, time)
+        return rendering, (~seen).float()

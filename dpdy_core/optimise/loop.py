@@ -1,0 +1,139 @@
+"""The scene stage: optimise a 4D scene from the training clip and the finetuned prior."""
+
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import time
+
+import torch
+from torch import Tensor
+
+from dpdy_core.config import RunConfig
+from dpdy_core.errors import BadInput, Cancelled, JobFailed
+from dpdy_core.ingest.clip import Clip, load_clip
+from dpdy_core.optimise.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, scene_header
+from dpdy_core.optimise.distillation import Distillation
+from dpdy_core.optimise.novel_views import NovelViews
+from dpdy_core.optimise.preview import write_preview
+from dpdy_core.optimise.training import WITNESS, Training, restore
+from dpdy_core.prior.rgbd_guidance import RgbdGuidance
+from dpdy_core.progress import Reporter
+from dpdy_core.render.visibility import TrainingViews
+from dpdy_core.rundir import RunDir, sha256_file
+from dpdy_core.runtime import resolve_device
+from dpdy_core.scene.contraction import find_bounds
+from dpdy_core.scene.hashgrid import choose_backend
+from dpdy_core.scene.scene import Scene
+
+
+def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+    """Optimise the scene, or go on from the newest valid checkpoint; the last checkpoint is the result.
+
+    Raises BadInput for a clip without training frames with cameras, JobFailed if the optimisation diverges, and
+    Cancelled, after a checkpoint, if a stop was requested. A run that was killed anywhere and called again ends, on
+    a CPU, with the same bits as one that was not.
+    """
+    clip = load_clip(run.capture, "train", config.scene.max_size)
+    if clip is None:
+        raise BadInput("no training frame has a camera pose", "check the cameras stage and train_filenames")
+    device = resolve_device(config.device)
+    identity = _identity(run, config)
+    if newest_checkpoint(run.scene, identity, reporter.warn) is None:
+        _initialise(run, config, clip, device, identity)
+    checkpoint = newest_checkpoint(run.scene, identity)
+    assert checkpoint is not None
+    clip = clip.to(device)
+    training = restore(config.scene, checkpoint, clip, device)
+    if device.type == "cuda":
+        _fuse(training.scene, reporter)
+    _optimise(run, config, reporter, training, checkpoint)
+
+
+def _identity(run: RunDir, config: RunConfig) -> str:
+    """Hash of what decides the optimisation: checkpoints made for anything else are left alone."""
+    settings = [config.seed, config.scene.model_dump(mode="json"), sha256_file(run.transforms_file)]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _initialise(run: RunDir, config: RunConfig, clip: Clip, device: torch.device, identity: str) -> None:
+    """Write checkpoint zero, in place of whatever the folder holds."""
+    shutil.rmtree(run.scene, ignore_errors=True)
+    fields = config.scene.fields
+    backend = choose_backend(fields.backend, device)
+    generator = torch.Generator().manual_seed(config.seed)
+    scene = Scene(fields, config.scene.sampling, find_bounds(clip), len(clip), backend, generator)
+    training = Training(config.scene, scene, clip, torch.Generator(device).manual_seed(config.seed))
+    save_checkpoint(run.scene, 0, {**scene_header(scene), "identity": identity}, training.state())
+
+
+def _fuse(scene: Scene, reporter: Reporter) -> None:
+    """Compile the encoders of the torch backend and try them once."""
+    for encoder in scene.encoders():
+        encoder.compile_kernels()
+        try:
+            encoder(torch.rand(4096, 4, device=encoder.table.device)).sum().backward()
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            for each in scene.encoders():
+                each.use_eager()
+            reason = str(error).strip().partition("\n")[0]
+            reporter.fall_back(f"the hash grids run unfused, several times slower: torch.compile failed ({reason})")
+            break
+    scene.zero_grad(set_to_none=True)
+
+
+def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Training, checkpoint: Checkpoint) -> None:
+    scene, steps = training.scene, config.scene.steps
+    header = {**scene_header(scene), "identity": checkpoint.header["identity"]}
+    novel = NovelViews(training.clip, scene.bounds, config.scene.sds.resolution)
+    distils = config.scene.sds.enabled and _prior_is_there(run, reporter)
+    witness = checkpoint.tensors.get(WITNESS)
+    saved = time.monotonic()
+    try:
+        while training.step < steps:
+            if distils and training.distillation is None and training.progress >= config.scene.sds.begin:
+                training.distillation = _distillation(run, config, training, novel, witness)
+            numbers = training.advance()
+            if training.step % config.scene.preview_every == 0 or training.step == steps:
+                _preview(run, training, novel, reporter)
+            if time.monotonic() - saved >= config.scene.checkpoint_seconds and training.step < steps:
+                save_checkpoint(run.scene, training.step, header, training.state())
+                saved = time.monotonic()
+            reporter.step(training.step, steps, **(_floats(numbers) if reporter.due() else {}))
+    except Cancelled:
+        save_checkpoint(run.scene, training.step, header, training.state())
+        raise
+    save_checkpoint(run.scene, training.step, header, training.state())
+
+
+def _prior_is_there(run: RunDir, reporter: Reporter) -> bool:
+    there = run.prior.is_dir() and any(run.prior.iterdir())
+    if not there:
+        reporter.fall_back("there is no finetuned prior in this run: the scene is optimised without distillation")
+    return there
+
+
+def _distillation(
+    run: RunDir, config: RunConfig, training: Training, novel: NovelViews, witness: Tensor | None
+) -> Distillation:
+    """The distillation as it stands from its first step on; `witness` is the training depth it began with."""
+    sds, scene, clip = config.scene.sds, training.scene, training.clip
+    device = clip.images.device
+    views = TrainingViews(clip, scene, witness) if sds.unseen_only else None
+    guidance = RgbdGuidance(run.prior, sds, device)
+    return Distillation(sds, guidance, scene, novel, views, training.free)
+
+
+def _preview(run: RunDir, training: Training, novel: NovelViews, reporter: Reporter) -> None:
+    path = run.previews / f"scene_{training.step:06d}.jpg"
+    write_preview(path, training.scene, training.clip, novel)
+    reporter.preview(path.relative_to(run.root).as_posix())
+
+
+def _floats(numbers: dict[str, Tensor]) -> dict[str, float]:
+    """The numbers for people. Raises JobFailed if the loss is not finite."""
+    values = {name: float(value) for name, value in numbers.items()}
+    if not math.isfinite(values["loss"]):
+        raise JobFailed("the optimisation diverged: its loss is not finite", "lower scene.grid_learning_rate")
+    return {**values, "psnr": -10 * math.log10(max(values["colour"], 1e-10))}

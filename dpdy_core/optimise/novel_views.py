@@ -1,0 +1,62 @@
+"""Cameras where nobody filmed: between and around the training poses, further out as training goes on."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dpdy_core.geometry.cameras import Cameras, look_at
+from dpdy_core.ingest.clip import Clip
+from dpdy_core.scene.contraction import Bounds
+
+SPREAD = (0.05, 0.35)  # how far a novel camera moves, as a share of its distance to the target, first and last
+PULL = (0.1, 0.5)  # how far it goes from the mean of two poses towards the two extreme ones, first and last
+
+
+class NovelViews:
+    """Draws square cameras and input times (ViDAR, supplement B.3: means of poses, pulled to the extremes, plus noise).
+
+    Cameras look at what training cameras look at; up is the mean of theirs.
+    """
+
+    def __init__(self, clip: Clip, bounds: Bounds, size: int) -> None:
+        pose = clip.cameras.camera_to_world
+        self.times = clip.times
+        self.size = size
+        self.centres = pose[:, :, 3]
+        self.up = normalize(pose[:, :, 1].mean(dim=0), dim=0)
+        axes = -pose[:, :, 2]
+        reach = ((self.centres.new_tensor(bounds.centre) - self.centres) * axes).sum(dim=-1)
+        self.reach = reach.clamp_min(0.5 * bounds.radius)[:, None]
+        self.targets = self.centres + self.reach * axes
+        self.focal = clip.cameras.focal[:, 1].mean() * (size / min(clip.cameras.height, clip.cameras.width))
+        spread = torch.cdist(self.centres, self.centres)
+        self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
+
+    def draw(self, count: int, progress: float, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+        """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look."""
+        device = self.centres.device
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, device=device, generator=generator)
+
+        frames = torch.randint(len(self.centres), (2, count), device=device, generator=generator)
+        mix = uniform(count, 1)
+        centre = torch.lerp(self.centres[frames[0]], self.centres[frames[1]], mix)
+        target = torch.lerp(self.targets[frames[0]], self.targets[frames[1]], mix)
+        reach = torch.lerp(self.reach[frames[0]], self.reach[frames[1]], mix)
+        extreme = torch.lerp(*self.extremes.expand(count, 2, 3).unbind(1), (uniform(count, 1) > 0.5).float())
+        centre = torch.lerp(centre, extreme, uniform(count, 1) * _between(PULL, progress))
+        noise = normalize(torch.randn((count, 3), device=device, generator=generator), dim=-1) * uniform(count, 1)
+        centre = centre + noise * reach * _between(SPREAD, progress)
+        cameras = Cameras(
+            camera_to_world=look_at(centre, target, self.up),
+            focal=self.focal.expand(count, 2),
+            principal=centre.new_full((count, 2), self.size / 2),
+            width=self.size,
+            height=self.size,
+        )
+        return cameras, self.times[frames[0]]
+
+
+def _between(limits: tuple[float, float], progress: float) -> float:
+    return limits[0] + (limits[1] - limits[0]) * progress

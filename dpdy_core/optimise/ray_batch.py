@@ -1,0 +1,118 @@
+"""Batches of training rays: random pixels of all frames, some of them seen again from a moved camera."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dpdy_core.ingest.clip import Clip
+
+MOVING_SHARE = 0.3  # of the rays start on pixels that move, however few those are
+SPREAD = 0.5  # how far a camera is moved at most, as a share of the depth of what it looks at
+CHECKS = 24  # points between a moved camera and a surface at which the way is checked to be free
+FREE_TOLERANCE = 0.02  # relative depth by which such a point may lie behind the observed surface
+
+
+@dataclass(frozen=True)
+class RayBatch:
+    """R rays with what was observed along them."""
+
+    origins: Tensor  # (R, 3)
+    directions: Tensor  # (R, 3), advancing planar depth by one
+    frame: Tensor  # (R,) int, the training frame that was observed
+    times: Tensor  # (R,)
+    colour: Tensor  # (R, 3)
+    depth: Tensor  # (R,) planar z, 0 = none
+    moving: Tensor  # (R,) bool
+    observed: Tensor  # (R,) float: 1 where the colour and depth hold, 0 where the ray is only regularised
+
+
+class TrainingRays:
+    """Draws batches from a clip that lies on the device.
+
+    `reaimed` is the share of rays that are turned into a novel view of their own pixel: the surface point of the
+    pixel's depth is looked at, at the same time, from a camera moved by up to SPREAD of that depth. Where
+    the frame's own depth shows the way to be free the pixel's colour must be seen there too: what warping the frame
+    by its depth gives, as supervision.
+    """
+
+    def __init__(self, clip: Clip, reaimed: float) -> None:
+        self.clip = clip
+        self.reaimed = reaimed if clip.depth is not None else 0.0
+        self.all_pixels = torch.nonzero(clip.valid.flatten())[:, 0]
+        moving = clip.valid & clip.motion if clip.motion is not None else torch.zeros_like(clip.valid)
+        self.moving_pixels = torch.nonzero(moving.flatten())[:, 0]
+
+    def draw(self, count: int, generator: torch.Generator) -> RayBatch:
+        """`count` rays; the last ones are the re-aimed ones."""
+        frame, row, column = self._pixels(count, generator)
+        clip = self.clip
+        pixels = torch.stack([column, row], dim=-1) + 0.5
+        origins, directions = clip.cameras.rays(frame, pixels)
+        zero = torch.zeros(count, device=origins.device)
+        batch = RayBatch(
+            origins=origins,
+            directions=directions,
+            frame=frame,
+            times=clip.times[frame],
+            colour=clip.images[frame, row, column].float() / 255,
+            depth=zero if clip.depth is None else clip.depth[frame, row, column],
+            moving=zero.bool() if clip.motion is None else clip.motion[frame, row, column],
+            observed=zero + 1,
+        )
+        again = int(count * self.reaimed)
+        return batch if again == 0 else self._reaim(batch, count - again, generator)
+
+    def _pixels(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        height, width = self.clip.valid.shape[1:]
+        device = self.all_pixels.device
+        movers = int(count * MOVING_SHARE) if len(self.moving_pixels) else 0
+        chosen = self.all_pixels[torch.randint(len(self.all_pixels), (count,), device=device, generator=generator)]
+        if movers:
+            # Every third ray or so, spread over the batch, so that re-aimed rays get their part.
+            drawn = torch.randint(len(self.moving_pixels), (movers,), device=device, generator=generator)
+            places = (torch.arange(movers, device=device) * count) // movers
+            chosen[places] = self.moving_pixels[drawn]
+        frame, rest = chosen // (height * width), chosen % (height * width)
+        return frame, rest // width, rest % width
+
+    def _reaim(self, batch: RayBatch, start: int, generator: torch.Generator) -> RayBatch:
+        """Replace the rays from `start` on by views of the same surfaces from moved cameras."""
+        frame, depth = batch.frame[start:], batch.depth[start:]
+        points = batch.origins[start:] + depth[:, None] * batch.directions[start:]
+        device = points.device
+        shift = normalize(torch.randn(points.shape, device=device, generator=generator), dim=-1)
+        reach = SPREAD * torch.rand((len(points), 1), device=device, generator=generator)
+        origins = batch.origins[start:] + shift * reach * depth[:, None]
+        forward = -self.clip.cameras.camera_to_world[frame, :, 2]
+        z = ((points - origins) * forward).sum(dim=-1)
+        usable = (depth > 0) & (z > 0.2 * depth)
+        free = usable & self._way_is_free(origins, points, frame)
+        z = torch.where(usable, z, torch.ones_like(z))
+        fallback = batch.directions[start:]
+        directions = torch.where(usable[:, None], (points - origins) / z[:, None], fallback)
+        origins = torch.where(usable[:, None], origins, batch.origins[start:])
+        observed = torch.where(usable, free.float(), torch.ones_like(z))
+
+        return replace(
+            batch,
+            origins=torch.cat([batch.origins[:start], origins]),
+            directions=torch.cat([batch.directions[:start], directions]),
+            depth=torch.cat([batch.depth[:start], torch.where(usable, z, depth)]),
+            observed=torch.cat([batch.observed[:start], observed]),
+        )
+
+    def _way_is_free(self, origins: Tensor, points: Tensor, frame: Tensor) -> Tensor:
+        """(R,) whether the frame saw through all of the way from `origins` to `points` that lies in its view."""
+        cameras, depth = self.clip.cameras, self.clip.depth
+        assert depth is not None
+        share = torch.linspace(0.05, 0.98, CHECKS, device=points.device)[:, None, None]
+        between = (origins + share * (points - origins)).reshape(-1, 3)
+        camera = frame.repeat(CHECKS)
+        pixels, z = cameras.project(between, camera)
+        column, row = pixels.floor().long().unbind(-1)
+        outside = (z <= 0) | (column < 0) | (column >= cameras.width) | (row < 0) | (row >= cameras.height)
+        surface = depth[camera, row.clamp(0, cameras.height - 1), column.clamp(0, cameras.width - 1)]
+        passed = outside | ((surface > 0) & (z <= surface * (1 + FREE_TOLERANCE)))
+        return passed.view(CHECKS, -1).all(dim=0)

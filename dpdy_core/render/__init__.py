@@ -1,0 +1,1 @@
+"""Volume rendering of the scene: samples along rays, compositing, whole images, visibility."""

@@ -1,0 +1,37 @@
+"""The part of the scene that moves: density, colour and blend weight over space and time."""
+
+import torch
+from torch import Tensor, nn
+
+from dpdy_core.config import FieldsConfig
+from dpdy_core.scene.grid import space_grid, time_grids
+from dpdy_core.scene.hashgrid import Backend, make_encoder
+from dpdy_core.scene.mlp import mlp, truncated_exp
+
+START = -4.0  # logit of the density before training: almost empty, so that the static field explains what it can
+
+
+class DynamicField(nn.Module):
+    """Three hash grids over x, y, t; x, z, t and y, z, t, concatenated into one small MLP (DpDy).
+
+    With `whole_scene` a grid over x, y, z joins them: the field of a scene without a static part.
+    """
+
+    def __init__(
+        self, config: FieldsConfig, time_cells: int, whole_scene: bool, backend: Backend, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        grids = time_grids(config.dynamic_grid, time_cells)
+        if whole_scene:
+            grids.append(space_grid(config.static_grid))
+        self.encoder = make_encoder(grids, backend, generator)
+        self.start = -1.0 if whole_scene else START
+        self.network = mlp([self.encoder.width, config.hidden, config.hidden, 5], generator)
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Density (N,), colour (N, 3) and blend weight (N,) in [0, 1] at `points` (N, 4): unit cube and time.
+
+        Density is per unit of normalised length. The blend weight is used by `blend="learned"` only.
+        """
+        out = self.network(self.encoder(points))
+        return truncated_exp(out[:, 0] + self.start), out[:, 1:4].sigmoid(), out[:, 4].sigmoid()

@@ -1,0 +1,124 @@
+"""Multi-resolution hash grids (Instant-NGP, Mueller et al. 2022) in plain torch, for CPU and CUDA.
+
+All levels of all grids of a field are computed together, in two batched passes: those whose vertices fit the table
+(dense indexing) and those that share it (spatial hash). Arrays are corner-major, (8, levels, points), so that every
+elementwise operation runs over contiguous points: on a CPU this is six times as fast as the natural layout.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dpdy_core.scene.grid import Grid, Triple
+
+PRIMES = (1, 2654435761 - 2**32, 805459861)  # Instant-NGP, equation 4, as 32-bit two's complement
+INITIAL = 1e-4  # Instant-NGP, section 3: features start uniform in +-1e-4
+
+
+class LevelGroup(nn.Module):
+    """Levels that are indexed alike, with their rows in the shared table."""
+
+    axes: Tensor
+    cells: Tensor
+    strides: Tensor
+    offsets: Tensor
+    masks: Tensor
+
+    def __init__(self, levels: Sequence[tuple[Grid, Triple, int]], hashed: bool) -> None:
+        super().__init__()
+        self.hashed = hashed
+        axes = torch.tensor([grid.axes for grid, _, _ in levels])
+        cells = torch.tensor([cells for _, cells, _ in levels], dtype=torch.int32)
+        rows = cells.long() + 1
+        dense = torch.stack([torch.ones_like(rows[:, 0]), rows[:, 0], rows[:, 0] * rows[:, 1]], dim=1)
+        strides = torch.tensor(PRIMES).expand(len(levels), 3) if hashed else dense
+        for name, value in {
+            "axes": axes.T.contiguous(),  # (3, L)
+            "cells": cells.T[:, :, None].contiguous(),  # (3, L, 1)
+            "strides": strides.T[:, :, None].to(torch.int32).contiguous(),
+            "offsets": torch.tensor([start for _, _, start in levels], dtype=torch.int32)[:, None],
+            "masks": torch.tensor([2**grid.log2_table - 1 for grid, _, _ in levels], dtype=torch.int32)[:, None],
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Table rows (int32) and trilinear weights, both (8, L, N), of the points in `columns` (D, N)."""
+        position = columns[self.axes] * self.cells
+        low = torch.minimum(position.to(torch.int32), self.cells - 1)
+        upper_share = position - low
+        near, far = low * self.strides, (low + 1) * self.strides
+        if self.hashed:
+            near, far = near & self.masks, far & self.masks
+        x, y, z = torch.stack([near, far], dim=1).unbind(0)  # each (2, L, N)
+        # Hashed tables start at a multiple of their size, so adding the start to one term survives the xor.
+        x = x + self.offsets
+        xy = x[:, None] ^ y[None] if self.hashed else x[:, None] + y[None]
+        rows = xy[:, :, None] ^ z[None, None] if self.hashed else xy[:, :, None] + z[None, None]
+        u, v, w = torch.stack([1 - upper_share, upper_share], dim=1).unbind(0)
+        weights = (u[:, None] * v[None])[:, :, None] * w[None, None]
+        return rows.flatten(0, 2), weights.flatten(0, 2)
+
+
+def interpolate(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Features (L, N, F): the rows of `table` (M, F) summed with `weights` over the first axis of (8, L, N)."""
+    if table.shape[1] == 2 and not table.is_cuda:
+        # Two features as one complex number: gather and scatter-add of scalars are far quicker on a CPU.
+        gathered = torch.view_as_complex(table).index_select(0, rows.flatten()).view(rows.shape)
+        return torch.view_as_real((gathered * weights).sum(0))
+    gathered = table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return (gathered * weights[..., None]).sum(0)
+
+
+class TorchHashGrid(nn.Module):
+    """The grids of one field: features (N, width) of points (N, D) in [0, 1]. Points get no gradient."""
+
+    def __init__(self, grids: Sequence[Grid], generator: torch.Generator) -> None:
+        super().__init__()
+        features = {grid.features for grid in grids}
+        if len(features) != 1:
+            raise ValueError(f"grids of one encoder must have equal features, not {sorted(features)}")
+        self.features = features.pop()
+        self.width = sum(grid.levels for grid in grids) * self.features
+        self.groups, rows = _layout(grids)
+        table = torch.rand((rows, self.features), generator=generator) * 2 - 1
+        self.table = nn.Parameter(table * INITIAL)
+        self._encode: Callable[[Tensor], Tensor] = self._encode_eager
+
+    def compile_kernels(self) -> None:
+        """Fuse the encoder with torch.compile (CUDA: about six times as fast as eager)."""
+        self._encode = torch.compile(self._encode_eager, dynamic=True)
+
+    def use_eager(self) -> None:
+        """Undo `compile_kernels`."""
+        self._encode = self._encode_eager
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Features (N, width) of `points` (N, D) in [0, 1]."""
+        return self._encode(points.detach().clamp(0, 1))
+
+    def _encode_eager(self, points: Tensor) -> Tensor:
+        columns = points.T.contiguous()
+        features = [interpolate(self.table, *group(columns)) for group in self.groups]
+        return torch.cat(features).permute(1, 0, 2).reshape(len(points), self.width)
+
+
+def _layout(grids: Sequence[Grid]) -> tuple[nn.ModuleList, int]:
+    """The non-empty groups (dense, hashed) and the number of table rows."""
+    levels = [(grid, cells) for grid in grids for cells in grid.resolutions()]
+    dense, hashed, start = [], [], 0
+    for grid, cells in levels:
+        if _vertices(cells) <= 2**grid.log2_table:
+            dense.append((grid, cells, start))
+            start += _vertices(cells)
+    for grid, cells in levels:
+        if _vertices(cells) > 2**grid.log2_table:
+            start = -(-start // 2**grid.log2_table) * 2**grid.log2_table  # aligned: see LevelGroup.forward
+            hashed.append((grid, cells, start))
+            start += 2**grid.log2_table
+    groups = [LevelGroup(group, is_hashed) for group, is_hashed in ((dense, False), (hashed, True)) if group]
+    return nn.ModuleList(groups), start
+
+
+def _vertices(cells: Triple) -> int:
+    return (cells[0] + 1) * (cells[1] + 1) * (cells[2] + 1)
