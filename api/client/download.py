@@ -53,7 +53,7 @@ def _append(http: httpx.Client, url: str, part: Path, have: int) -> Iterator[int
         with part.open("ab" if resumed else "wb") as file:
             have = have if resumed else 0
             yield have
-            for chunk in response.iter_raw():  # as it comes: what a break leaves unwritten is lost
+            for chunk in response.iter_bytes():  # as it comes: what a break leaves unwritten is lost
                 have += file.write(chunk)
                 yield have
 
