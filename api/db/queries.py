@@ -1,0 +1,146 @@
+"""Every select in one place."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from api.db.models import Artifact, IdempotencyKey, Job, JobEvent, JobTag, Upload, Worker, now
+
+LIVE = ("running", "cancelling")
+
+
+def upload(session: Session, upload_id: str) -> Upload | None:
+    return session.get(Upload, upload_id)
+
+
+def uploads_to_check(session: Session) -> Sequence[str]:
+    """Uploads whose check was not finished."""
+    return session.scalars(select(Upload.id).where(Upload.state == "checking", Upload.deleted_at.is_(None))).all()
+
+
+def expired_uploads(session: Session) -> Sequence[Upload]:
+    """Uploads past their time that no job may need any more (a job that succeeded keeps its own copy)."""
+    needed = select(Job.upload_id).where(Job.state != "succeeded", Job.deleted_at.is_(None), Job.upload_id.is_not(None))
+    old = select(Upload).where(Upload.expires_at < now(), Upload.deleted_at.is_(None), Upload.id.not_in(needed))
+    return session.scalars(old).all()
+
+
+def unfinished_jobs_of_upload(session: Session, upload_id: str) -> int:
+    """Jobs that wait or run and read the upload."""
+    live = ("queued", *LIVE)
+    return session.scalar(select(func.count()).where(Job.upload_id == upload_id, Job.state.in_(live))) or 0
+
+
+def job(session: Session, job_id: str) -> Job | None:
+    return session.get(Job, job_id)
+
+
+def job_version(session: Session, job_id: str) -> tuple[int, str] | None:
+    """Version and state: what a long poll watches."""
+    row = session.execute(select(Job.version, Job.state).where(Job.id == job_id)).one_or_none()
+    return (row.version, row.state) if row else None
+
+
+def jobs(
+    session: Session, state: str | None, tag: str | None, before: tuple[datetime, str] | None, limit: int
+) -> Sequence[Job]:
+    """Jobs that are not deleted, newest first."""
+    statement = select(Job).where(Job.deleted_at.is_(None), Job.delete_requested_at.is_(None))
+    if state is not None:
+        statement = statement.where(Job.state == state)
+    if tag is not None:
+        statement = statement.where(Job.id.in_(select(JobTag.job_id).where(JobTag.tag == tag)))
+    if before is not None:
+        statement = statement.where(tuple_(Job.created_at, Job.id) < tuple_(*before))
+    return session.scalars(statement.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)).all()
+
+
+def tags(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The tags of each job."""
+    found: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+    for row in session.scalars(select(JobTag).where(JobTag.job_id.in_(job_ids)).order_by(JobTag.tag)):
+        found[row.job_id].append(row.tag)
+    return found
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """1 for the job that starts next; None if it does not wait."""
+    if job.state != "queued":
+        return None
+    earlier = tuple_(Job.queued_at, Job.id) < tuple_(job.queued_at, job.id)
+    return 1 + (session.scalar(select(func.count()).where(Job.state == "queued", earlier)) or 0)
+
+
+def queued_count(session: Session) -> int:
+    return session.scalar(select(func.count()).where(Job.state == "queued")) or 0
+
+
+def queued_jobs(session: Session, limit: int = 100) -> Sequence[str]:
+    """Waiting jobs, the oldest first."""
+    waiting = select(Job.id).where(Job.state == "queued", Job.delete_requested_at.is_(None))
+    return session.scalars(waiting.order_by(Job.queued_at, Job.id).limit(limit)).all()
+
+
+def live_children(session: Session, job_id: str) -> int:
+    """Renders of a job that wait or run."""
+    live = ("queued", *LIVE)
+    return session.scalar(select(func.count()).where(Job.parent_id == job_id, Job.state.in_(live))) or 0
+
+
+def stale_jobs(session: Session, lease_seconds: float) -> Sequence[Job]:
+    """Running jobs that gave no sign of life for the length of a lease."""
+    limit = now() - timedelta(seconds=lease_seconds)
+    return session.scalars(select(Job).where(Job.state.in_(LIVE), Job.heartbeat_at < limit)).all()
+
+
+def overdue_jobs(session: Session) -> Sequence[str]:
+    """Waiting jobs past their start deadline."""
+    return session.scalars(select(Job.id).where(Job.state == "queued", Job.start_deadline < now())).all()
+
+
+def jobs_to_delete(session: Session) -> Sequence[str]:
+    """Jobs whose deletion was asked for and that no longer go."""
+    ended = Job.state.not_in(("queued", *LIVE))
+    wanted = select(Job.id).where(Job.delete_requested_at.is_not(None), Job.deleted_at.is_(None), ended)
+    return session.scalars(wanted).all()
+
+
+def events(session: Session, job_id: str, after: int, limit: int = 500) -> Sequence[JobEvent]:
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.number > after)
+    return session.scalars(statement.order_by(JobEvent.number).limit(limit)).all()
+
+
+def artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
+    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.path)).all()
+
+
+def artifact(session: Session, job_id: str, path: str) -> Artifact | None:
+    return session.get(Artifact, (job_id, path))
+
+
+def idempotency_key(session: Session, key: str, since: datetime) -> IdempotencyKey | None:
+    return session.scalar(select(IdempotencyKey).where(IdempotencyKey.key == key, IdempotencyKey.created_at >= since))
+
+
+def workers(session: Session, seen_within_seconds: float) -> Sequence[Worker]:
+    """Workers that showed themselves lately."""
+    limit = now() - timedelta(seconds=seen_within_seconds)
+    return session.scalars(select(Worker).where(Worker.seen_at >= limit).order_by(Worker.id)).all()
+
+
+def count_by_state(session: Session) -> tuple[dict[str, int], dict[str, int]]:
+    """Jobs and uploads by state."""
+    jobs = session.execute(select(Job.state, func.count()).where(Job.deleted_at.is_(None)).group_by(Job.state))
+    uploads = session.execute(
+        select(Upload.state, func.count()).where(Upload.deleted_at.is_(None)).group_by(Upload.state)
+    )
+    return {row[0]: row[1] for row in jobs}, {row[0]: row[1] for row in uploads}
+
+
+def oldest(session: Session) -> tuple[datetime | None, datetime | None]:
+    """When the oldest waiting job was queued, and the oldest sign of life of a running one."""
+    queued = session.scalar(select(func.min(Job.queued_at)).where(Job.state == "queued"))
+    heartbeat = session.scalar(select(func.min(Job.heartbeat_at)).where(Job.state.in_(LIVE)))
+    return queued, heartbeat

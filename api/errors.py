@@ -1,0 +1,109 @@
+"""Every error as `application/problem+json` (RFC 9457), by one handler."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from dpdy_core.errors import DpdyError
+
+log = logging.getLogger(__name__)
+
+FieldErrors = list[dict[str, str]]
+STATUS_TYPES = {
+    400: ("bad-request", "The request cannot be read"),
+    404: ("not-found", "There is no such thing"),
+    405: ("method-not-allowed", "The method is not allowed here"),
+    413: ("body-too-large", "The body is too large"),
+    415: ("unsupported-media-type", "The media type is not supported"),
+}
+
+
+class ServiceError(DpdyError):
+    """An expected refusal, with its HTTP status. `type` is stable; clients may rely on it."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        title: str,
+        detail: str,
+        remedy: str = "",
+        *,
+        retryable: bool = False,
+        errors: FieldErrors | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail, remedy)
+        self.status = status
+        self.type = type
+        self.title = title
+        self.retryable = retryable
+        self.errors = errors or []
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+
+def not_found(kind: str, identity: str) -> ServiceError:
+    return ServiceError(404, "not-found", f"There is no such {kind}", f"there is no {kind} {identity!r}")
+
+
+def invalid(errors: FieldErrors, type: str = "invalid-request", remedy: str = "") -> ServiceError:
+    """422 that names each wrong field."""
+    detail = "; ".join(f"{error['field']}: {error['detail']}" for error in errors)
+    return ServiceError(422, type, "The request is not valid", detail, remedy, errors=errors)
+
+
+def field_errors(error: ValidationError | RequestValidationError, prefix: tuple[str, ...] = ()) -> FieldErrors:
+    """`errors[]` of a problem: field as a dotted path, what is wrong with it, and pydantic's kind of error."""
+    found = []
+    for item in error.errors():
+        place = [*prefix, *(str(part) for part in item["loc"] if part not in ("body", "query", "path", "header"))]
+        found.append({"field": ".".join(place) or "body", "detail": str(item["msg"]), "type": str(item["type"])})
+    return found
+
+
+def render(error: ServiceError) -> Response:
+    """The problem document of an error."""
+    document = {**error.problem(), "status": error.status, "errors": error.errors, **error.extra}
+    return Response(json.dumps(document), error.status, error.headers, "application/problem+json")
+
+
+def as_service_error(error: Exception) -> ServiceError:
+    """Any exception as the refusal it stands for; what is not expected becomes a 500 without details."""
+    match error:
+        case ServiceError():
+            return error
+        case RequestValidationError():
+            return invalid(field_errors(error), remedy="see /docs for the fields of this request")
+        case HTTPException():
+            kind, title = STATUS_TYPES.get(error.status_code, ("http-error", "The request failed"))
+            return ServiceError(error.status_code, kind, title, str(error.detail), headers=error.headers)
+        case DpdyError():
+            return ServiceError(422, error.type, error.title, error.detail, error.remedy, retryable=error.retryable)
+        case OperationalError():
+            detail = "the database does not answer"
+            headers = {"Retry-After": "5"}
+            return ServiceError(503, "unavailable", "Not available now", detail, retryable=True, headers=headers)
+    return ServiceError(500, "internal", "Internal error", "this is a fault of the service; its log has the details")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Send every exception through `as_service_error`."""
+
+    async def handle(_request: Request, error: Exception) -> Response:
+        refusal = as_service_error(error)
+        if refusal.status == 503:
+            log.warning("database: %s", error)
+        return render(refusal)
+
+    for kind in (DpdyError, RequestValidationError, HTTPException, OperationalError, Exception):
+        app.add_exception_handler(kind, handle)

@@ -1,0 +1,60 @@
+"""The log of a job: JSON lines in a file; a cursor is a byte offset between two lines."""
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from api.db.models import now
+from api.jobs.stages import timestamp
+
+LINE_LIMIT = 4000
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class JobLog:
+    """Appends to the log of one attempt, up to a size. Safe to use from several threads."""
+
+    def __init__(self, path: Path, attempt: int, limit: int) -> None:
+        self._path = path
+        self._attempt = attempt
+        self._limit = limit
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._size = path.stat().st_size if path.exists() else 0
+
+    def write(self, text: str, source: str = "engine") -> None:
+        """Add one line, without terminal codes. `source`: engine (the child) or worker."""
+        clean = _CONTROL.sub("", text.rstrip("\r\n").rpartition("\r")[2])[:LINE_LIMIT]
+        with self._lock:
+            if self._size >= self._limit:
+                return
+            line = self._line(clean, source)
+            if self._size + len(line) > self._limit:
+                line = self._line("the log is full: later lines are not kept", "worker")
+                self._limit = 0
+            with self._path.open("ab") as file:
+                file.write(line)
+            self._size += len(line)
+
+    def _line(self, text: str, source: str) -> bytes:
+        entry = {"time": timestamp(now()), "attempt": self._attempt, "source": source, "text": text}
+        return json.dumps(entry).encode() + b"\n"
+
+
+def read_log(path: Path, after: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+    """Up to `limit` lines behind byte `after`, and the cursor behind the last of them."""
+    if not path.exists():
+        return [], 0
+    lines: list[dict[str, Any]] = []
+    cursor = after
+    with path.open("rb") as file:
+        file.seek(after)
+        while len(lines) < limit and (line := file.readline()).endswith(b"\n"):
+            cursor += len(line)
+            try:
+                lines.append(json.loads(line))
+            except ValueError:  # a cursor that is not between two lines, or a line torn by a killed worker
+                continue
+    return lines, cursor

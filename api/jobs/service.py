@@ -1,0 +1,231 @@
+"""The only writer of job states: conditional updates on the old state, each with its event in the same transaction.
+
+A running attempt is fenced by its number: a worker whose attempt is over finds no row to write to and stops.
+All functions take an open session and do not commit; announce a queued job to the queue after the commit.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy.orm import Session
+
+from api.db.models import Artifact, Job, JobEvent, JobTag, now
+from api.errors import ServiceError
+from api.jobs import states
+from api.jobs.stages import StageRow, close_running, overall_progress, reset_unfinished
+
+Event = tuple[str, dict[str, Any]]  # kind and data
+Problem = dict[str, Any]
+
+
+def submit(session: Session, job: Job, tags: list[str]) -> Job:
+    """Put a new job into the queue."""
+    session.add(job)
+    session.flush()
+    session.add_all(JobTag(job_id=job.id, tag=tag) for tag in tags)
+    _write_events(session, job, [("state", {})])
+    return job
+
+
+def claim(session: Session, job_id: str, owner: str) -> Job | None:
+    """Take a queued job for `owner`. None if somebody else has it, or if it may not start any more."""
+    time = now()
+    if _move(session, job_id, states.EXPIRED, Job.start_deadline < time, finished_at=time, problem=_start_missed()):
+        return None
+    job = _move(
+        session,
+        job_id,
+        states.RUNNING,
+        Job.delete_requested_at.is_(None),
+        owner=owner,
+        started_at=func.coalesce(Job.started_at, time),
+        heartbeat_at=time,
+    )
+    if job and job.run_seconds is not None and job.run_deadline is None:
+        job.run_deadline = time + timedelta(seconds=job.run_seconds)
+    return job
+
+
+def record(session: Session, job_id: str, attempt: int, events: list[Event], **values: Any) -> bool:
+    """Write a running attempt's progress and events. False if the attempt is over: its worker must stop."""
+    return _change(session, job_id, _is_mine(attempt), events, values) is not None
+
+
+def heartbeat(session: Session, job_id: str, attempt: int) -> str | None:
+    """Renew the lease of an attempt; its state (running or cancelling), or None if the attempt is over."""
+    statement = update(Job).where(Job.id == job_id, *_is_mine(attempt)).values(heartbeat_at=now())
+    return session.scalar(statement.returning(Job.state).execution_options(synchronize_session=False))
+
+
+def request_cancel(session: Session, job: Job) -> Job:
+    """Stop a job: at once while it waits, else as soon as its worker has stopped the run. Repeats are harmless."""
+    time = now()
+    moved = _move(session, job.id, states.CANCELLED, Job.state == states.QUEUED, finished_at=time, eta_seconds=None)
+    moved = moved or _move(session, job.id, states.CANCELLING, eta_seconds=None)
+    session.refresh(job)
+    if moved is None and job.state not in (states.CANCELLING, states.CANCELLED):
+        raise ServiceError(
+            409, "already-finished", "The job is already finished", f"job {job.id} is {job.state}: nothing to cancel"
+        )
+    return job
+
+
+def finish(
+    session: Session, job_id: str, attempt: int, state: str, problem: Problem | None, **values: Any
+) -> str | None:
+    """End an attempt in a terminal state; what was being cancelled and did not succeed ends cancelled.
+
+    Returns the state in which it ended, None if the attempt was over already.
+    """
+    job = _locked(session, job_id)
+    if job.state == states.CANCELLING and state != states.SUCCEEDED:
+        state, problem = states.CANCELLED, None
+    if state == states.SUCCEEDED:
+        stages = close_running(job.stages, "done")
+        values |= {"progress": 1.0, "stage": None}
+    else:
+        stages = close_running(job.stages, "cancelled" if state == states.CANCELLED else "failed")
+    values |= {"stages": stages, "problem": problem, "finished_at": now(), "eta_seconds": None, "owner": None}
+    return state if _move(session, job_id, state, *_is_mine(attempt), **values) else None
+
+
+def give_back(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    reason: str,
+    max_crashes: int | None,
+    silent_since: datetime | None = None,
+) -> str | None:
+    """An attempt ended without a result: queue the next one, which goes on from the last checkpoint.
+
+    `max_crashes`: count this as a crash, and fail the job when that many came together; None: the worker only yielded.
+    `silent_since`: the sign of life that a sweep found too old; a newer one saves the attempt.
+    A job that was being cancelled ends cancelled. Returns the new state, None if nothing was changed.
+    """
+    job = _locked(session, job_id)
+    if silent_since is not None and job.heartbeat_at != silent_since:
+        return None
+    if job.state == states.CANCELLING:
+        return finish(session, job_id, attempt, states.CANCELLED, None)
+    crashes = job.crashes + (max_crashes is not None)
+    if max_crashes is not None and crashes >= max_crashes:
+        exhausted = {
+            "type": "attempts-exhausted",
+            "title": "The job crashed too often",
+            "detail": f"{crashes} attempts crashed; the last one: {reason}",
+            "remedy": "read its log; retry goes on from the last checkpoint",
+            "retryable": False,
+        }
+        return finish(session, job_id, attempt, states.FAILED, exhausted, crashes=crashes)
+    values = {"crashes": crashes, "warnings": [*job.warnings, f"attempt {attempt}: {reason}"]}
+    moved = _move(session, job_id, states.QUEUED, *_is_mine(attempt), **_next_attempt(job), **values)
+    return states.QUEUED if moved else None
+
+
+def retry(session: Session, job: Job) -> Job:
+    """Queue another attempt of a job that ended without success; it goes on from the last checkpoint."""
+    values = _next_attempt(job) | {"crashes": 0, "start_deadline": None, "run_deadline": None, "started_at": None}
+    ended = (Job.state.in_(states.TERMINAL), Job.delete_requested_at.is_(None))
+    moved = _move(session, job.id, states.QUEUED, *ended, **values)
+    if moved is None:
+        raise ServiceError(409, "not-retryable", "The job cannot be retried", f"job {job.id} is {job.state}")
+    return moved
+
+
+def expire(session: Session, job_id: str) -> bool:
+    """End a waiting job whose start deadline has passed."""
+    time = now()
+    missed = _move(
+        session, job_id, states.EXPIRED, Job.start_deadline < time, finished_at=time, problem=_start_missed()
+    )
+    return missed is not None
+
+
+def request_delete(session: Session, job: Job) -> Job:
+    """Mark a job for deletion, stopping it first if it still goes. Its files go when nothing runs any more."""
+    if job.delete_requested_at is None:
+        if job.state not in states.TERMINAL:
+            request_cancel(session, job)
+        job.delete_requested_at = now()
+        job.version += 1
+        _write_events(session, job, [("deleting", {})])
+    return job
+
+
+def mark_deleted(session: Session, job: Job, receipt: dict[str, Any]) -> None:
+    """Leave a tombstone with the receipt of what was removed."""
+    job.deleted_at = now()
+    job.receipt = receipt
+    job.config = job.settings = {}
+    job.camera_paths = []
+    job.metrics = None
+    job.version += 1
+    session.execute(delete(Artifact).where(Artifact.job_id == job.id))
+    _write_events(session, job, [("deleted", {})])
+
+
+def _next_attempt(job: Job) -> dict[str, Any]:
+    stages: list[StageRow] = reset_unfinished(job.stages)
+    return {
+        "attempt": job.attempt + 1,
+        "queued_at": now(),
+        "finished_at": None,
+        "owner": None,
+        "stage": None,
+        "stages": stages,
+        "progress": overall_progress(stages),
+        "eta_seconds": None,
+        "problem": None,
+    }
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    """The row as it is now, and as it stays until this transaction ends."""
+    session.execute(update(Job).where(Job.id == job_id).values(version=Job.version))  # SQLite has no FOR UPDATE
+    return session.get_one(Job, job_id, populate_existing=True)
+
+
+def _is_mine(attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return (Job.attempt == attempt, Job.state.in_(states.LIVE))
+
+
+def _move(session: Session, job_id: str, to: str, *where: ColumnElement[bool], **values: Any) -> Job | None:
+    """Move a job to state `to` if the table of moves and `where` allow it."""
+    conditions = (Job.state.in_(states.sources(to)), *where)
+    return _change(session, job_id, conditions, [("state", {})], {"state": to, **values})
+
+
+def _change(
+    session: Session, job_id: str, where: tuple[ColumnElement[bool], ...], events: list[Event], values: dict[str, Any]
+) -> Job | None:
+    statement = update(Job).where(Job.id == job_id, *where).values(version=Job.version + len(events), **values)
+    options = {"synchronize_session": False, "populate_existing": True}
+    job = session.scalars(statement.returning(Job), execution_options=options).one_or_none()
+    if job is not None:
+        _write_events(session, job, events)
+    return job
+
+
+def _write_events(session: Session, job: Job, events: list[Event]) -> None:
+    """The events end at the job's version: their numbers rise without a gap."""
+    time = now()
+    for number, (kind, data) in enumerate(events, start=job.version - len(events) + 1):
+        summary = {"state": job.state, "stage": job.stage, "progress": job.progress, "eta_seconds": job.eta_seconds}
+        extra = {"problem": job.problem, "metrics": job.metrics} if kind == "state" else {}
+        session.add(
+            JobEvent(
+                job_id=job.id, number=number, time=time, kind=kind, attempt=job.attempt, data=summary | extra | data
+            )
+        )
+
+
+def _start_missed() -> Problem:
+    return {
+        "type": "start-deadline",
+        "title": "The job did not start in time",
+        "detail": "no worker was free before start_deadline",
+        "remedy": "submit it again with a later start_deadline, or add a worker",
+        "retryable": True,
+    }

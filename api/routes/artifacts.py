@@ -1,0 +1,76 @@
+"""What a job made: the list, single files with ranges, and all of it as a zip."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+
+from api.db import queries
+from api.deps import ServiceDep
+from api.errors import ServiceError
+from api.jobs import states
+from api.jobs.files import stream_zip
+from api.routes.jobs import existing
+from api.schemas import ArtifactList, ArtifactOut
+
+router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
+
+SHOWN = ("image/", "video/", "text/", "application/json")  # the rest is only for download
+# a file is shown without the rights of this site, whatever is in it
+SANDBOX = {
+    "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; img-src 'self' data:;"
+    " media-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, no-cache",
+}
+
+
+@router.get("/{job_id}/artifacts", summary="List artifacts")
+def list_artifacts(job_id: str, service: ServiceDep) -> ArtifactList:
+    """Every file of the job; while it runs, the previews so far."""
+    with service.sessions() as session:
+        existing(session, job_id)
+        return ArtifactList(items=[ArtifactOut.of(row) for row in queries.artifacts(session, job_id)])
+
+
+@router.get("/{job_id}/artifacts.zip", summary="Download all artifacts", response_class=StreamingResponse)
+def download_all(job_id: str, service: ServiceDep) -> StreamingResponse:
+    """One zip of all files, made while it is sent."""
+    with service.sessions() as session:
+        existing(session, job_id)
+        rows = queries.artifacts(session, job_id)
+    found = [(row.path, service.files.artifact(job_id, row.path)) for row in rows]
+    members = [(path, file) for path, file in found if file is not None]
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.zip"'}
+    return StreamingResponse(stream_zip(members), media_type="application/zip", headers=headers)
+
+
+@router.get("/{job_id}/artifacts/{path:path}", summary="Download one artifact", response_class=FileResponse)
+@router.head("/{job_id}/artifacts/{path:path}", include_in_schema=False)
+def download(
+    job_id: str,
+    path: str,
+    request: Request,
+    service: ServiceDep,
+    as_file: Annotated[bool, Query(alias="download", description="save instead of show")] = False,
+) -> Response:
+    """One file, with `Range`, `ETag` and `If-Range`."""
+    with service.sessions() as session:
+        job = existing(session, job_id)
+        row = queries.artifact(session, job_id, path)
+    file = service.files.artifact(job_id, path) if row else None
+    if row is None or file is None:
+        raise ServiceError(404, "not-found", "There is no such artifact", f"job {job_id} has no file {path!r}")
+    headers = dict(SANDBOX)
+    if job.state in states.TERMINAL and file.stat().st_size == row.size:
+        headers["ETag"] = f'"{row.sha256}"'
+        if headers["ETag"] in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
+            return Response(status_code=304, headers=headers)
+    shown = row.media_type.startswith(SHOWN) and not as_file
+    return FileResponse(
+        file,
+        media_type=row.media_type,
+        headers=headers,
+        filename=file.name,
+        content_disposition_type="inline" if shown else "attachment",
+    )

@@ -1,0 +1,78 @@
+"""The events of a job as a stream (SSE), resumable without a gap.
+
+Each event has `id` (rising by one within the job), `event` (its kind) and `data`: an object with `id`, `job_id`,
+`time`, `attempt`, `event`, and the job's `state`, `stage`, `progress` and `eta_seconds` at that moment. Kinds add:
+`state` (`problem`, `metrics`; a terminal `state` ends the stream), `stage` (`stage_state`), `progress` (`step`,
+`total`, `stage_progress`, `numbers`), `warning` (`message`), `preview` (`path`, `url`), `deleting`, `deleted`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from api.db import queries
+from api.db.models import JobEvent
+from api.deps import Service, ServiceDep
+from api.errors import invalid
+from api.jobs import states
+from api.jobs.stages import timestamp
+from api.routes.jobs import existing
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+POLL_SECONDS = 0.5
+
+
+def _start(
+    job_id: str,
+    service: ServiceDep,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    after: Annotated[int | None, Query(ge=0, description="like Last-Event-ID, for clients without headers")] = None,
+) -> int:
+    """The event after which the stream starts; checked before the stream begins, so that errors have a status."""
+    with service.sessions() as session:
+        existing(session, job_id)
+    if last_event_id and not (last_event_id.isdecimal() and len(last_event_id) < 16):
+        raise invalid([{"field": "Last-Event-ID", "detail": "not an id of this stream"}])
+    return int(last_event_id) if last_event_id else (after or 0)
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse, summary="Stream the events of a job")
+async def events(
+    job_id: str, service: ServiceDep, start: Annotated[int, Depends(_start)]
+) -> AsyncIterator[ServerSentEvent]:
+    """All events after `Last-Event-ID`, then new ones as they happen. Ends with the terminal event."""
+    number, until = start, monotonic() + service.settings.stream_seconds
+    while monotonic() < until and not service.closing.is_set():
+        rows, ended = await run_in_threadpool(_read, job_id, number, service)
+        for row in rows:
+            number = row.number
+            yield ServerSentEvent(id=str(number), event=row.kind, data=_data(row), retry=2000)
+        if ended:
+            return
+        if not rows:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _read(job_id: str, after: int, service: Service) -> tuple[Sequence[JobEvent], bool]:
+    """The next events, and whether they are the last for now: the job is finished and nothing is left to send."""
+    with service.sessions() as session:
+        version = queries.job_version(session, job_id)
+        rows = queries.events(session, job_id, after)
+    if version is None:
+        return rows, True
+    newest = rows[-1].number if rows else after
+    return rows, version[1] in states.TERMINAL and newest >= version[0]
+
+
+def _data(row: JobEvent) -> dict[str, object]:
+    data = {"id": row.number, "job_id": row.job_id, "time": timestamp(row.time), "attempt": row.attempt}
+    data |= {"event": row.kind, **row.data}
+    if row.kind == "preview":
+        data["url"] = f"/v1/jobs/{row.job_id}/artifacts/{row.data['path']}"
+    return data

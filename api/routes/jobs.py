@@ -1,0 +1,201 @@
+"""Jobs: submit, list, read, cancel, retry, delete, render again, logs."""
+
+import asyncio
+import base64
+import binascii
+import json
+from datetime import datetime
+from time import monotonic
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from api.db import queries
+from api.db.models import Job
+from api.deps import IdempotencyKey, Service, ServiceDep
+from api.errors import ServiceError, invalid, not_found
+from api.jobs import service as jobs
+from api.jobs import states
+from api.jobs.logs import read_log
+from api.jobs.removal import remove_job
+from api.jobs.submission import make_once, render_job, train_job
+from api.schemas import JobOut, JobPage, JobRequest, LogPage, RenderRequest
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+POLL_SECONDS = 0.25
+State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled", "expired"]
+
+
+@router.post("", status_code=202, summary="Submit a job")
+def submit(
+    request: JobRequest, response: Response, service: ServiceDep, idempotency_key: IdempotencyKey = None
+) -> JobOut:
+    """Validates everything now; poll, long-poll or stream the events of the job in `Location`."""
+    service.files.check_space()
+    body = ["job", request.model_dump(mode="json")]
+    hours, settings = service.settings.idempotency_hours, service.settings
+    job = make_once(
+        service.sessions, idempotency_key, body, hours, lambda s: train_job(s, request, settings), request.tags
+    )
+    return _accepted(job, response, service)
+
+
+@router.get("", summary="List jobs, newest first")
+def list_jobs(
+    service: ServiceDep,
+    state: State | None = None,
+    tag: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> JobPage:
+    """Give `next_cursor` as `cursor` for the page that follows."""
+    with service.sessions() as session:
+        found = list(queries.jobs(session, state, tag, _read_cursor(cursor), limit + 1))
+        page = found[:limit]
+        items = _views(session, page)
+    return JobPage(items=items, next_cursor=_write_cursor(page[-1]) if len(found) > limit else None)
+
+
+@router.get("/{job_id}", summary="State of a job")
+async def get_job(
+    job_id: str,
+    request: Request,
+    service: ServiceDep,
+    wait: Annotated[float, Query(ge=0, le=3600, description="seconds; the server may wait less")] = 0,
+) -> JobOut:
+    """With `wait` (up to 60 s) the answer comes on the next change of the job, or at once if it is finished."""
+    if wait:
+        await _next_change(job_id, min(wait, service.settings.max_wait_seconds), request, service)
+    return await run_in_threadpool(_view, job_id, service)
+
+
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job")
+def cancel(job_id: str, service: ServiceDep) -> JobOut:
+    """A waiting job ends at once; a running one within seconds, after a checkpoint. Repeats are harmless."""
+    with service.sessions.begin() as session:
+        jobs.request_cancel(session, existing(session, job_id))
+    return _view(job_id, service)
+
+
+@router.post("/{job_id}/retry", status_code=202, summary="Retry a job")
+def retry(job_id: str, response: Response, service: ServiceDep) -> JobOut:
+    """Another attempt of a job that failed, was cancelled or expired; it goes on from the last checkpoint."""
+    with service.sessions.begin() as session:
+        job = existing(session, job_id)
+        upload = queries.upload(session, job.upload_id) if job.upload_id else None
+        if upload and upload.deleted_at:
+            detail = f"upload {upload.id} was deleted or has expired"
+            raise ServiceError(409, "upload-gone", "The job cannot be retried", detail, "upload the capture again")
+        job = jobs.retry(session, job)
+    return _accepted(job, response, service)
+
+
+@router.delete("/{job_id}", status_code=202, summary="Delete a job")
+def delete(job_id: str, service: ServiceDep) -> JobOut:
+    """Stops the job if it still goes, removes all its files, and leaves a tombstone with a receipt of them."""
+    with service.sessions.begin() as session:
+        job = existing(session, job_id)
+        if queries.live_children(session, job_id):
+            detail = f"a render of job {job_id} waits or runs"
+            raise ServiceError(409, "job-in-use", "The job is in use", detail, "cancel the render first")
+        jobs.request_delete(session, job)
+    remove_job(service.sessions, service.files, job_id)
+    with service.sessions() as session:
+        return _views(session, [session.get_one(Job, job_id)])[0]
+
+
+@router.post("/{job_id}/renders", status_code=202, summary="Render another camera path")
+def render(
+    job_id: str,
+    request: RenderRequest,
+    response: Response,
+    service: ServiceDep,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
+    """A small job of its own that renders a finished scene along `path`, without training."""
+    service.files.check_space()
+    body = ["render", job_id, request.model_dump(mode="json")]
+    hours, settings = service.settings.idempotency_hours, service.settings
+    job = make_once(
+        service.sessions, idempotency_key, body, hours, lambda s: render_job(s, job_id, request, settings), request.tags
+    )
+    return _accepted(job, response, service)
+
+
+@router.get("/{job_id}/logs", summary="Log lines")
+def logs(
+    job_id: str,
+    service: ServiceDep,
+    after: Annotated[int, Query(ge=0, le=2**62, description="`next_cursor` of the page before")] = 0,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 1000,
+) -> LogPage:
+    """The log of all attempts; give `next_cursor` as `after` to go on."""
+    with service.sessions() as session:
+        existing(session, job_id)
+    lines, cursor = read_log(service.files.log(job_id), after, limit)
+    return LogPage.model_validate({"items": lines, "next_cursor": str(cursor)})
+
+
+def existing(session: Session, job_id: str) -> Job:
+    """The job. Raises 404 for an unknown and 410, with the receipt, for a deleted one."""
+    job = queries.job(session, job_id)
+    if job is None:
+        raise not_found("job", job_id)
+    if job.deleted_at:
+        detail = f"job {job_id} was deleted at {job.deleted_at.isoformat(timespec='seconds')}"
+        raise ServiceError(410, "deleted", "The job was deleted", detail, receipt=job.receipt)
+    return job
+
+
+def _accepted(job: Job, response: Response, service: Service) -> JobOut:
+    """Ring for a job whose row is committed, and answer with it."""
+    if job.state == states.QUEUED:
+        service.queue.announce(job.id)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Retry-After"] = "2"
+    return _view(job.id, service)
+
+
+def _view(job_id: str, service: Service) -> JobOut:
+    with service.sessions() as session:
+        return _views(session, [existing(session, job_id)])[0]
+
+
+def _views(session: Session, rows: list[Job]) -> list[JobOut]:
+    tags = queries.tags(session, [job.id for job in rows])
+    return [JobOut.of(job, tags[job.id], queries.queue_position(session, job)) for job in rows]
+
+
+async def _next_change(job_id: str, seconds: float, request: Request, service: Service) -> None:
+    """Return when the job changes, is finished or unknown, or after `seconds`. Holds no thread and no session."""
+
+    def look() -> tuple[int, str] | None:
+        with service.sessions() as session:
+            return queries.job_version(session, job_id)
+
+    before = await run_in_threadpool(look)
+    until = monotonic() + seconds
+    while before and before[1] not in states.TERMINAL and monotonic() < until and not service.closing.is_set():
+        await asyncio.sleep(min(POLL_SECONDS, max(until - monotonic(), 0)))
+        if await run_in_threadpool(look) != before or await request.is_disconnected():
+            return
+
+
+def _write_cursor(job: Job) -> str:
+    return base64.urlsafe_b64encode(json.dumps([job.created_at.isoformat(), job.id]).encode()).decode()
+
+
+def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    if cursor is None:
+        return None
+    try:
+        time, job_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        read = datetime.fromisoformat(time)
+        if read.tzinfo is None or not isinstance(job_id, str):
+            raise ValueError
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise invalid([{"field": "cursor", "detail": "not a cursor of this list"}]) from error
+    return read, job_id

@@ -1,0 +1,95 @@
+"""Every setting of the service, read from DPDY_* variables (and a `.env` file in the working directory)."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+
+from dpdy_core.errors import BadSettings
+
+
+class Settings(BaseSettings):
+    """One service: the API and its workers read the same variables."""
+
+    model_config = SettingsConfigDict(env_prefix="DPDY_", env_file=".env", extra="ignore", frozen=True)
+
+    data: Path = Field(Path("dpdy-data"), description="folder of the SQLite file, the uploads and all runs")
+    database_url: str | None = Field(None, description="postgresql+psycopg://...; none: a SQLite file in `data`")
+    broker_url: str | None = Field(None, description="redis://... for production workers; none: embedded only")
+    storage_url: str | None = Field(None, description="file:///folder of uploads and runs; none: `data`")
+    prior: str | None = Field(None, description="diffusers folder or hub id of an RGB-D model instead of the preset's")
+    auth: Literal["on", "off"] | None = Field(
+        None, description="API keys are not available yet: `off` lets the service listen beyond loopback without them"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    engine: list[str] = Field(
+        [sys.executable, "-m", "dpdy_core"], description="command in front of `run`, `render`, `inspect` (JSON list)"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    max_upload_bytes: int = Field(8 * 2**30, ge=1, description="largest upload")
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest JSON body of a request")
+    max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait at one time")
+    max_wait_seconds: float = Field(60.0, ge=0, description="longest long poll")
+    max_log_bytes: int = Field(32 * 2**20, ge=1024, description="log kept of one job")
+    min_free_bytes: int = Field(2**30, ge=0, description="free disk space below which uploads and jobs are refused")
+    upload_idle_seconds: float = Field(60.0, gt=0, description="longest pause within an upload")
+    upload_ttl_hours: float = Field(48.0, gt=0, description="hours until an upload that no job needs is deleted")
+    inspect_seconds: float = Field(120.0, gt=0, description="time limit of the check of an upload")
+    idempotency_hours: float = Field(24.0, gt=0, description="hours an Idempotency-Key is remembered")
+    stream_seconds: float = Field(600.0, gt=0, description="longest event stream; clients then reconnect")
+
+    heartbeat_seconds: float = Field(5.0, gt=0, description="between two signs of life of a running job")
+    lease_seconds: float = Field(60.0, gt=0, description="without a sign of life a job is taken from its worker")
+    poll_seconds: float = Field(2.0, gt=0, description="between two looks of an idle worker into the database")
+    sweep_seconds: float = Field(15.0, gt=0, description="between two searches for lost jobs and messages")
+    progress_seconds: float = Field(1.0, gt=0, description="between two writes of a running job's progress")
+    grace_seconds: float = Field(8.0, gt=0, le=60, description="from the request to stop a run to killing it")
+    max_attempts: int = Field(3, ge=1, description="crashes until a job is given up")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        if value and make_url(value).get_backend_name() not in ("postgresql", "sqlite"):
+            raise ValueError("use postgresql+psycopg://... or sqlite:///...")
+        return value or None
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_storage(cls, value: str | None) -> str | None:
+        if value and urlsplit(value).scheme != "file":
+            raise ValueError("only file:///folder is available yet")
+        return value or None
+
+    @field_validator("broker_url", "prior", mode="after")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
+
+    @property
+    def database(self) -> URL:
+        """The database's URL, with the driver that is installed."""
+        if self.database_url is None:
+            return URL.create("sqlite", database=str(self.data.resolve() / "dpdy.sqlite3"))
+        url = make_url(self.database_url)
+        return url.set(drivername="postgresql+psycopg") if url.get_backend_name() == "postgresql" else url
+
+    @property
+    def storage(self) -> Path:
+        """The folder of uploads and jobs."""
+        return Path(unquote(urlsplit(self.storage_url).path)) if self.storage_url else self.data.resolve()
+
+    def check_listening(self, host: str) -> None:
+        """Raise BadSettings for an address that strangers reach, unless that is wanted."""
+        if self.auth == "on":
+            raise BadSettings("DPDY_AUTH=on, but API keys are not available yet", "unset it and listen on 127.0.0.1")
+        if host not in ("localhost", "127.0.0.1", "::1") and self.auth != "off":
+            raise BadSettings(
+                f"listening on {host} would let everybody in, as API keys are not available yet",
+                "listen on 127.0.0.1, or set DPDY_AUTH=off if a firewall or proxy keeps strangers out",
+            )

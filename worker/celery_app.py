@@ -1,0 +1,55 @@
+"""The Celery application of a production worker: a doorbell, nothing more."""
+
+from typing import Any
+
+from celery import Celery, signals
+
+from api.db.session import make_engine, make_sessions
+from api.jobs.queue import QUEUE, CeleryQueue, make_celery
+from api.settings import Settings
+from dpdy_core.errors import BadSettings
+from worker.station import Station
+from worker.tasks import add_tasks
+
+
+def make_worker(settings: Settings) -> tuple[Celery, Station]:
+    """The application with its one task, and the station that does the work."""
+    if settings.broker_url is None:
+        raise BadSettings("DPDY_BROKER_URL is not set", "set it to redis://..., or use `dpdy serve` without a broker")
+    station = Station(settings, make_sessions(make_engine(settings.database)), CeleryQueue(settings.broker_url))
+    app = make_celery(settings.broker_url)
+    app.conf.update(
+        task_acks_late=False,  # the lease in the database replaces it: a broker's blip must not touch a long job
+        worker_prefetch_multiplier=1,  # do not hold messages that an idle worker could take
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+    )
+    add_tasks(app, station.runner)
+    return app, station
+
+
+def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then the child checkpoints and its job goes back to the queue."""
+    app, station = make_worker(settings)
+
+    def stopping(**_: Any) -> None:
+        station.request_stop()
+
+    signals.worker_shutting_down.connect(stopping)
+    station.start()
+    # threads: the child process does the work, so the one thread only waits, and heartbeats and control go on
+    worker = app.Worker(
+        pool="threads",
+        concurrency=1,
+        queues=[QUEUE],
+        loglevel=settings.log_level.upper(),
+        hostname=f"{station.worker_id}@dpdy",
+        without_mingle=True,
+        without_gossip=True,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        station.stop()

@@ -1,0 +1,124 @@
+"""One child process per attempt, in its own process group: start it, relay its lines, stop it, say how it ended.
+
+Exit codes are those of docs/architecture.md. The child holds no credentials; it ends by itself when this process dies.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+from api.jobs.uploads import child_environment
+
+log = logging.getLogger(__name__)
+
+Stop = Literal["cancel", "yield", "deadline", "lost"]
+POLL_SECONDS = 0.1
+LONGEST_LINE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a child ended: its exit code (negative: killed by that signal), and why it was asked to stop, if it was."""
+
+    code: int
+    stop: Stop | None
+    seconds: float
+
+    @property
+    def crash(self) -> str:
+        """In words, for an exit that nobody asked for."""
+        if self.code < 0:
+            return f"the run was killed by {signal.Signals(-self.code).name}"
+        return f"the run ended with exit code {self.code}"
+
+
+def supervise(
+    command: list[str],
+    on_event: Callable[[dict[str, Any]], None],
+    on_line: Callable[[str], None],
+    wanted_stop: Callable[[], Stop | None],
+    grace_seconds: float,
+) -> Outcome:
+    """Run `command` to its end. JSON lines on its stdout go to `on_event`, all other lines to `on_line`.
+
+    `wanted_stop` is asked ten times a second; once it answers, the child's group gets SIGTERM (`lost`: SIGKILL at once)
+    and, `grace_seconds` later, SIGKILL. Nothing of the group is left when this returns. Raises OSError if it cannot
+    be started.
+    """
+    started = time.monotonic()
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(),
+        start_new_session=True,
+    )
+    readers = [
+        threading.Thread(target=_read_lines, args=(child.stdout, _event_or_line(on_event, on_line)), daemon=True),
+        threading.Thread(target=_read_lines, args=(child.stderr, on_line), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        stop = _wait(child, wanted_stop, grace_seconds)
+    finally:
+        _signal_group(child, signal.SIGKILL)  # whatever the child left behind
+        code = child.wait()
+        for reader in readers:
+            reader.join(timeout=5)
+    return Outcome(code, stop, time.monotonic() - started)
+
+
+def _wait(child: subprocess.Popen[bytes], wanted_stop: Callable[[], Stop | None], grace_seconds: float) -> Stop | None:
+    stop: Stop | None = None
+    kill_at = float("inf")
+    while child.poll() is None:
+        if stop != "lost" and (wanted := wanted_stop()) and wanted != stop and (stop is None or wanted == "lost"):
+            stop = wanted
+            _signal_group(child, signal.SIGKILL if stop == "lost" else signal.SIGTERM)
+            kill_at = min(kill_at, time.monotonic() + grace_seconds)
+        if time.monotonic() >= kill_at:
+            _signal_group(child, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+    return stop
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _event_or_line(on_event: Callable[[dict[str, Any]], None], on_line: Callable[[str], None]) -> Callable[[str], None]:
+    def relay(line: str) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            on_event(event)
+        elif line.strip():
+            on_line(line)
+
+    return relay
+
+
+def _read_lines(stream: IO[bytes] | None, handle: Callable[[str], None]) -> None:
+    """Hand over each line until the stream ends; a handler's fault must not block the child's pipe."""
+    if stream is None:
+        return
+    with stream:
+        while line := stream.readline(LONGEST_LINE):
+            try:
+                handle(line.decode(errors="replace").rstrip("\n"))
+            except Exception:
+                log.exception("a line of the run was not understood: %.200r", line)

@@ -1,0 +1,49 @@
+"""Repairs what a crash left behind. Any number of workers may sweep at once: each repair is a conditional update."""
+
+import logging
+
+from api.db import queries
+from api.db.session import Sessions
+from api.jobs import service, states
+from api.jobs.files import Files
+from api.jobs.queue import JobQueue
+from api.jobs.removal import remove_expired, remove_job
+from api.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings) -> None:
+    """One round: lost workers, lost messages, missed deadlines, unfinished deletions, old uploads."""
+    with sessions() as session:
+        stale = queries.stale_jobs(session, settings.lease_seconds)
+        overdue = queries.overdue_jobs(session)
+        to_delete = queries.jobs_to_delete(session)
+    for job in stale:
+        with sessions.begin() as session:
+            reason = f"its worker ({job.owner}) gave no sign of life for {settings.lease_seconds:g} s"
+            state = service.give_back(
+                session, job.id, job.attempt, reason, settings.max_attempts, silent_since=job.heartbeat_at
+            )
+        if state:
+            log.warning("job %s: %s; it is %s now", job.id, reason, state)
+        if state == states.QUEUED:
+            queue.announce(job.id)
+    for job_id in overdue:
+        with sessions.begin() as session:
+            service.expire(session, job_id)
+    for job_id in to_delete:
+        remove_job(sessions, files, job_id)
+    remove_expired(sessions, files)
+    announce_lost(sessions, queue)
+
+
+def announce_lost(sessions: Sessions, queue: JobQueue) -> int:
+    """Ring again for all waiting jobs if no message is left (broker wiped, API killed between commit and message)."""
+    with sessions() as session:
+        waiting = queries.queued_jobs(session)
+    if not waiting or queue.waiting() != 0:
+        return 0
+    for job_id in waiting:
+        queue.announce(job_id)
+    return len(waiting)
