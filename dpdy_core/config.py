@@ -100,6 +100,7 @@ class PriorConfig(Section):
     class_prompt: str = Field("a scene", description="instance prompt is the class prompt with the token in it")
     preservation_weight: Weight = 1.0
     class_images: int = Field(64, ge=0, description="images sampled from the base model for prior preservation")
+    sampling_steps: int = Field(20, ge=1, description="DDIM steps of a class image or a sample")
     train_text_encoder: bool = False
     validation_samples: int = Field(4, ge=0)
     checkpoint_seconds: float = Field(60.0, gt=0)

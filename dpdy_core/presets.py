@@ -31,7 +31,14 @@ def smoke() -> RunConfig:
         cameras=CamerasConfig(max_size=640),
         depth=DepthConfig(max_size=160, planes=48, neighbours=4),
         prior=PriorConfig(
-            steps=24, batch_size=2, rank=4, resolution=64, class_images=8, validation_samples=1, checkpoint_seconds=20
+            steps=24,
+            batch_size=2,
+            rank=4,
+            resolution=64,
+            class_images=8,
+            sampling_steps=10,
+            validation_samples=1,
+            checkpoint_seconds=20,
         ),
         scene=SceneConfig(
             steps=400,

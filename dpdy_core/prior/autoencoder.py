@@ -10,6 +10,7 @@ from dpdy_core.prior.scene_buffer import SceneBuffer
 
 GRADIENT_WEIGHT = 1.0
 KL_WEIGHT = 1e-4
+HALF_EVERY = 4  # every n-th batch at half the resolution, at which small presets use the model
 
 
 def train_autoencoder(
@@ -30,6 +31,8 @@ def train_autoencoder(
     last = float("nan")
     for step in phase:
         rgbd = varied(buffer.packed(buffer.draw(batch_size, generator)), generator)
+        if step % HALF_EVERY == 0:
+            rgbd = torch.nn.functional.avg_pool2d(rgbd, 2)
         with torch.autocast(buffer.device.type, torch.bfloat16, enabled=buffer.device.type == "cuda"):
             posterior = vae.encode(rgbd.contiguous(memory_format=torch.channels_last)).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator, device=rgbd.device)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dpdy_core.prior.autoencoder import checked
+from dpdy_core.prior.autoencoder import HALF_EVERY, checked
 from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import Ldm3d
 from dpdy_core.prior.phase import Average, Phase, learning_rate
@@ -25,6 +25,7 @@ class LatentBuffer:
         side = scenes.size // model.reduction
         shape = (scenes.capacity, model.unet.config.in_channels, side, side)
         self.latents = torch.empty(shape, dtype=torch.float16, device=scenes.device)
+        self.half_latents = self.latents.new_empty((*shape[:2], side // 2, side // 2))
         self.ids = torch.empty(
             (scenes.capacity, model.text_encoder.config.max_position_embeddings),
             dtype=torch.int32,
@@ -42,15 +43,16 @@ class LatentBuffer:
     def _fill(self, index: Tensor) -> None:
         place = index.to(self.scenes.device)
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.device.type == "cuda"):
-            latents = self._model.encode(self.scenes.packed(place))
-        self.latents[place] = latents.to(self.latents.dtype)
+            rgbd = self.scenes.packed(place)
+            latents, half = self._model.encode(rgbd), self._model.encode(torch.nn.functional.avg_pool2d(rgbd, 2))
+        self.latents[place], self.half_latents[place] = latents.half(), half.half()
         ids = self._model.token_ids([self.scenes.captions[i] for i in index.tolist()])
         self.ids[place] = ids.to(self.ids.dtype)
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random latents (count, C, h, w) in float32 and token ids (count, L)."""
+    def draw(self, count: int, half: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random latents (count, C, h, w) in float32, of whole or half the resolution, and token ids (count, L)."""
         index = self.scenes.draw(count, generator)
-        return self.latents[index].float(), self.ids[index].long()
+        return (self.half_latents if half else self.latents)[index].float(), self.ids[index].long()
 
 
 def train_denoiser(
@@ -75,7 +77,7 @@ def train_denoiser(
     fixed = model.token_ids(["", CLASS_PROMPT])
     last = float("nan")
     for step in phase:
-        latents, ids = buffer.draw(batch_size, generator)
+        latents, ids = buffer.draw(batch_size, step % HALF_EVERY == 0, generator)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=cuda):
             loss = denoising_loss(model, latents, replaced(ids, fixed, generator), generator)
         optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)

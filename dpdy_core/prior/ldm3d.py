@@ -71,6 +71,10 @@ class Ldm3d:
         """(B, 4, H, W), about [-1, 1], of latents."""
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
+    def decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB (B, 3, H, W) and relative inverse depth (B, 1, H, W), in [0, 1], of latents."""
+        return unpack(self.decode(latents).float())
+
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
         """(B, L) ids, padded to the text model's length, on the model's device."""
         length = self.text_encoder.config.max_position_embeddings
@@ -109,7 +113,20 @@ class Ldm3d:
         resolution: int | None = None,
         check: Callable[[], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """RGB (B, 3, S, S) and relative inverse depth (B, 1, S, S), in [0, 1], drawn by deterministic DDIM.
+        """RGB (B, 3, S, S) and relative inverse depth (B, 1, S, S), in [0, 1], of `sample_latents`."""
+        return self.decoded(self.sample_latents(prompts, steps, guidance, generator, resolution, check))
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        prompts: Sequence[str],
+        steps: int,
+        guidance: float,
+        generator: torch.Generator,
+        resolution: int | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Latents (B, C, S / f, S / f) drawn by deterministic DDIM; S is `resolution`, else the model's own.
 
         Starts at the last timestep (trailing spacing), as a schedule with zero terminal SNR demands (Lin et al. 2023).
         `check` is called before every step and may raise.
@@ -130,7 +147,7 @@ class Ldm3d:
             noise = predicted_noise(prediction, latents, alpha, self.prediction_type)
             last = step + 1 == steps
             latents = clean if last else add_noise(clean, noise, self.alphas_cumprod[spaced[step + 1]].expand_as(alpha))
-        return unpack(self.decode(latents).float())
+        return latents
 
     def save(self, folder: Path, max_shard_size: str = "14MB") -> None:
         """Write all parts in diffusers' layout, as safetensors in the parameters' own type."""

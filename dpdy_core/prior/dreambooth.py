@@ -1,0 +1,215 @@
+"""DreamBooth finetuning (Ruiz et al. 2023) of the RGB-D prior on the capture's own frames with their depth."""
+
+import shutil
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from dpdy_core.config import PriorConfig, RunConfig
+from dpdy_core.errors import Cancelled
+from dpdy_core.prior import pictures
+from dpdy_core.prior.autoencoder import checked
+from dpdy_core.prior.finetune_state import FILE, load_state, save_state
+from dpdy_core.prior.finetuned import add_lora, save_full, save_lora, trainable, write_record
+from dpdy_core.prior.frames import TrainingFrames
+from dpdy_core.prior.guidance import training_target
+from dpdy_core.prior.ldm3d import load_ldm3d
+from dpdy_core.progress import Reporter
+from dpdy_core.rundir import RunDir, write_atomic
+from dpdy_core.runtime import resolve_device
+
+SCORED_FRAMES = 4  # whose denoising loss is recorded before and after
+SCORED_TIMESTEPS = (0.1, 0.3, 0.5, 0.7)  # shares of the noise schedule
+SAMPLE_GUIDANCE = 3.0
+SAMPLES_AT_ONCE = 4
+
+
+def finetune_prior(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+    """Finetune the prior on the train frames with their depth; writes `prior/`.
+
+    Continues from the last checkpoint if there is one. Without finetuning only `prior.json` is written.
+    Raises BadSettings or JobFailed if the base model can't be used, Cancelled after a checkpoint.
+    """
+    if config.prior.finetune == "none" or config.prior.steps == 0:
+        write_record(run.prior, _record(config.prior, "none", config.prior.class_prompt))
+        return
+    DreamBooth(run, config, reporter).train()
+
+
+def instance_prompt(class_prompt: str, token: str) -> str:
+    """The class prompt with the rare word before the noun: "a scene" becomes "a sks scene"."""
+    first, _, rest = class_prompt.strip().partition(" ")
+    if first.lower() in ("a", "an", "the") and rest:
+        return f"{first} {token} {rest}"
+    return f"{token} {class_prompt.strip()}"
+
+
+def _record(settings: PriorConfig, method: str, prompt: str, **numbers: float | int) -> dict[str, Any]:
+    return {
+        "base": settings.model,
+        "method": method,
+        "prompt": prompt,
+        "class_prompt": settings.class_prompt,
+        "resolution": settings.resolution,
+        "rank": settings.rank,
+        "text": settings.train_text_encoder,
+        "denoising_loss_before": None,
+        "denoising_loss_after": None,
+        **numbers,
+    }
+
+
+class DreamBooth:
+    """One finetuning: the model with its trainable part, the frames, the optimiser."""
+
+    def __init__(self, run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+        self.folder, self.settings, self.seed, self.reporter = run.prior, config.prior, config.seed, reporter
+        device = resolve_device(config.device)
+        self.frames = TrainingFrames(run.capture, self.settings.resolution, reporter)
+        self.model = load_ldm3d(self.settings.model, device)
+        # it lives on the CPU, so that every device draws the same crops and the same noise
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.prompts = [instance_prompt(self.settings.class_prompt, self.settings.token), self.settings.class_prompt]
+        self.class_count = self.settings.class_images if self.settings.preservation_weight > 0 else 0
+        self.batches = -(-self.class_count // SAMPLES_AT_ONCE)  # of class images, reported as steps too
+
+    def train(self) -> None:
+        """Class latents, all steps, the artefacts. A checkpoint by time, and before Cancelled leaves."""
+        class_latents = self.class_latents()
+        self.prepare()
+        settings = {**self.settings.model_dump(mode="json"), "seed": self.seed}
+        header = load_state(self.folder, self.parameters, self.optimiser, self.generator, settings)
+        if header is None:
+            header = {"settings": settings, "step": 0, "denoising_loss_before": self.score()}
+        saved = time.monotonic()
+        for step in range(header["step"] + 1, self.settings.steps + 1):
+            loss = self.step(class_latents)
+            numbers = {"loss": checked(loss, "the finetuning")} if self.reporter.due() else {}
+            header["step"] = step
+            try:
+                self.reporter.step(self.batches + step, self.batches + self.settings.steps, **numbers)
+            except Cancelled:
+                self.save(header)
+                raise
+            if time.monotonic() - saved >= self.settings.checkpoint_seconds:
+                self.save(header)
+                saved = time.monotonic()
+        self.save(header)
+        self.finish(header["denoising_loss_before"])
+
+    def class_latents(self) -> Tensor | None:
+        """Latents that the base model draws for the class prompt, for prior preservation.
+
+        Kept as latents: decoding and encoding again would only blur them. Each batch is cached in its own file and
+        has its own seed, so that a killed run draws only what is missing.
+        """
+        drawn = []
+        for batch in range(self.batches):
+            path = self.folder / "class_latents" / f"{batch:03d}.safetensors"
+            if not path.exists():
+                count = min(SAMPLES_AT_ONCE, self.class_count - batch * SAMPLES_AT_ONCE)
+                latents = self.draw([self.prompts[1]] * count, seed=self.seed + 1 + batch).cpu()
+                write_atomic(path, partial(save_file, {"latents": latents}))
+            drawn.append(load_file(path)["latents"])
+            self.reporter.step(batch + 1, self.batches + self.settings.steps)
+        return torch.cat(drawn).to(self.model.device) if drawn else None
+
+    def draw(self, prompts: list[str], seed: int) -> Tensor:
+        """Latents sampled for `prompts`."""
+        settings = self.settings
+        generator = torch.Generator().manual_seed(seed)
+        with self.half_precision():
+            return self.model.sample_latents(
+                prompts, settings.sampling_steps, SAMPLE_GUIDANCE, generator, settings.resolution, self.reporter.check
+            )
+
+    def half_precision(self) -> torch.autocast:
+        """bfloat16 on CUDA, nothing elsewhere."""
+        device = self.model.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+
+    def prepare(self) -> None:
+        """Make the adapters or the whole UNet trainable, and the optimiser."""
+        text = self.settings.train_text_encoder
+        if self.settings.finetune == "lora":
+            add_lora(self.model, self.settings.rank, text, self.seed)
+        else:
+            self.model.unet.requires_grad_(True)
+            self.model.text_encoder.requires_grad_(text)
+        self.parameters = trainable(self.model)
+        fused = self.model.device.type == "cuda"
+        self.optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=self.settings.learning_rate, fused=fused)
+        self.text = None if text else self.model.encode_prompt(self.prompts)
+
+    def step(self, class_latents: Tensor | None) -> Tensor:
+        """One step on random crops and, for prior preservation, as many class latents; returns the loss."""
+        count = self.settings.batch_size
+        crops, valid = self.frames.random_crops(count, self.generator)
+        with torch.no_grad():
+            latents = self.model.encode(crops.to(self.model.device))
+        kinds = [0] * count
+        if class_latents is not None:
+            chosen = torch.randint(len(class_latents), (count,), generator=self.generator)
+            latents = torch.cat([latents, class_latents[chosen.to(class_latents.device)]])
+            kinds += [1] * count
+        total = len(self.model.alphas_cumprod)
+        timesteps = torch.randint(total, (len(latents),), generator=self.generator).to(latents.device)
+        error = self.squared_error(latents, kinds, timesteps, self.generator)
+        share = functional.interpolate(valid.to(error), error.shape[-2:], mode="area")
+        loss = (error[:count] * share).sum() / share.sum().clamp_min(1e-6)
+        if class_latents is not None:
+            loss = loss + self.settings.preservation_weight * error[count:].mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimiser.step()
+        return loss
+
+    def squared_error(self, latents: Tensor, kinds: list[int], timesteps: Tensor, generator: torch.Generator) -> Tensor:
+        """Squared error (B, 1, h, w) to the training target; `kinds` picks each row's prompt (instance 0, class 1)."""
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        alpha = self.model.alphas_cumprod[timesteps]
+        target = training_target(latents, noise, alpha, self.model.prediction_type)
+        with self.half_precision():
+            states = self.model.encode_prompt(self.prompts) if self.text is None else self.text
+            prediction = self.model.predict(self.model.noisy(latents, noise, timesteps), timesteps, states[kinds])
+        return (prediction - target).square().mean(dim=1, keepdim=True)
+
+    @torch.no_grad()
+    def score(self) -> float:
+        """The denoising loss of a few whole frames at fixed timesteps and noise."""
+        crops, _ = self.frames.fixed_crops(SCORED_FRAMES)
+        latents = self.model.encode(crops.to(self.model.device)).repeat_interleave(len(SCORED_TIMESTEPS), dim=0)
+        steps = torch.tensor([int(t * len(self.model.alphas_cumprod)) for t in SCORED_TIMESTEPS])
+        timesteps = steps.repeat(len(crops)).to(latents.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        return float(self.squared_error(latents, [0] * len(latents), timesteps, generator).mean())
+
+    def save(self, header: dict[str, Any]) -> None:
+        save_state(self.folder, self.parameters, self.optimiser, self.generator, header)
+
+    def finish(self, before: float) -> None:
+        """Write adapters or weights, sample pictures and `prior.json`; then remove what only a resume needs."""
+        after = self.score()
+        write = save_lora if self.settings.finetune == "lora" else save_full
+        write(self.model, self.folder, self.settings.train_text_encoder)
+        self.write_samples()
+        losses = {"denoising_loss_before": round(before, 6), "denoising_loss_after": round(after, 6)}
+        numbers = {"steps": self.settings.steps, "frames": len(self.frames)}
+        write_record(self.folder, _record(self.settings, self.settings.finetune, self.prompts[0], **losses, **numbers))
+        (self.folder / FILE).unlink()
+        shutil.rmtree(self.folder / "class_latents", ignore_errors=True)
+
+    @torch.no_grad()
+    def write_samples(self) -> None:
+        """Pictures of what the finetuned model draws for its prompt, colour beside depth."""
+        for index in range(self.settings.validation_samples):
+            rgb, depth = self.model.decoded(self.draw([self.prompts[0]], seed=self.seed + 1 + index))
+            path = self.folder / "samples" / f"{index:03d}.png"
+            pictures.write_picture(path, pictures.tiles(rgb, depth, -1)[0])
+            self.reporter.preview(path.relative_to(self.folder.parent).as_posix())
