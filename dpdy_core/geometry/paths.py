@@ -91,9 +91,7 @@ def focus_point(cameras: Cameras, centre: int, depth: float) -> Tensor:
     # One per cent of the identity around the point at `depth` keeps parallel axes solvable.
     prior = 0.01 * len(cameras)
     matrix = across.sum(dim=0) + prior * torch.eye(3, dtype=torch.float64, device=centres.device)
-    point = torch.linalg.solve(
-        matrix, torch.einsum("nij,nj->i", across, centres) + prior * (origin + depth * axis)
-    )
+    point = torch.linalg.solve(matrix, torch.einsum("nij,nj->i", across, centres) + prior * (origin + depth * axis))
     reach = torch.dot(point - origin, axis)
     if not 0.5 * depth <= reach <= 2.0 * depth:
         return origin + depth * axis

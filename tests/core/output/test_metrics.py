@@ -30,7 +30,13 @@ def batch(image: torch.Tensor) -> torch.Tensor:
 def test_ssim_equals_scikit_image_and_torchmetrics(size: tuple[int, int], noise: float) -> None:
     a, b = pair(*size, noise)
     theirs = structural_similarity(
-        a.numpy(), b.numpy(), channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        a.numpy(),
+        b.numpy(),
+        channel_axis=2,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
     # torchmetrics averages over its padded border too; inside they agree.
     _, full = structural_similarity_index_measure(batch(b), batch(a), data_range=1.0, return_full_image=True)

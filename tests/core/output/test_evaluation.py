@@ -1,0 +1,161 @@
+"""Scores of held-out views on a scene known in closed form."""
+
+import csv
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dpdy_core.config import EvaluateConfig, RunConfig
+from dpdy_core.errors import BadSettings
+from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
+from dpdy_core.output import evaluation
+from dpdy_core.output.baselines import nearest_frame
+from dpdy_core.output.evaluation import evaluate_run, mean_scores
+from dpdy_core.output.metrics import psnr, quantise, ssim
+from dpdy_core.progress import Reporter
+from dpdy_core.render.renderer import Rendering
+from dpdy_core.rundir import RunDir, read_json
+
+MakeRun = Callable[[int], RunDir]
+KEYS = {"psnr", "ssim", "ms_ssim", "lpips"}
+
+
+@pytest.fixture
+def darker(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scene renders a tenth too dark, so that its scores have a closed form."""
+    assert make_run  # replaces the renderer first
+    true = evaluation.render_camera
+
+    def render(*args: object, **kwargs: object) -> Rendering:
+        good = true(*args, **kwargs)
+        return Rendering(good.colour * 0.9, good.depth, good.opacity, good.dynamic)
+
+    monkeypatch.setattr(evaluation, "render_camera", render)
+
+
+@pytest.mark.usefixtures("darker")
+def test_metrics_have_the_contracts_shape_and_true_values(
+    make_run: MakeRun, config: RunConfig, reporter: Reporter
+) -> None:
+    run = make_run(3)
+    evaluate_run(run, config, reporter)
+    metrics = read_json(run.metrics_file)
+    assert set(metrics) == {"protocol", "split", "resolution", "views", "mean", "baselines", "notes"}
+    assert (metrics["protocol"], metrics["split"], metrics["resolution"]) == ("plain", "test", [48, 36])
+    assert [v["image"] for v in metrics["views"]] == [f"images/test_{i}.png" for i in range(3)]
+    assert [v["time"] for v in metrics["views"]] == [0.0, 0.5, 1.0]
+    assert set(metrics["views"][0]) == KEYS | {"image", "time", "covisible", "moving"}
+    assert set(metrics["mean"]) == KEYS | {"covisible", "moving"}
+    test = load_clip(run.capture, "test", 512)
+    assert test is not None
+    for i, view in enumerate(metrics["views"]):
+        truth = quantise(test.colours()[i])
+        render = quantise(test.colours()[i] * 0.9)
+        assert view["psnr"] == pytest.approx(psnr(render, truth), abs=0.3)  # the truth was quantised before the scaling
+        assert view["ssim"] == pytest.approx(ssim(render, truth), abs=0.01)
+        assert view["covisible"] == dict.fromkeys(KEYS)
+    assert metrics["views"][1]["moving"]["psnr"] == pytest.approx(psnr(render, truth, test.motion[2]), abs=1.0)
+    assert metrics["mean"]["psnr"] == pytest.approx(sum(v["psnr"] for v in metrics["views"]) / 3)
+    assert metrics["baselines"]["nearest_frame"]["psnr"] < metrics["mean"]["psnr"] - 3
+    notes = " ".join(metrics["notes"])
+    assert all(word in notes for word in ("lpips", "ms_ssim", "covisible_path"))
+
+
+@pytest.mark.usefixtures("darker")
+def test_csv_and_pictures_follow_the_views(make_run: MakeRun, config: RunConfig, reporter: Reporter) -> None:
+    run = make_run(2)
+    evaluate_run(run, config, reporter)
+    with (run.evaluation / "per_view.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    views = read_json(run.metrics_file)["views"]
+    assert [float(r["psnr"]) for r in rows] == [v["psnr"] for v in views]
+    assert [r["covisible_psnr"] for r in rows] == ["", ""]
+    assert len(list((run.evaluation / "images").glob("*.jpg"))) == 2
+
+
+def test_no_test_views_gives_nulls_and_a_note(make_run: MakeRun, config: RunConfig, reporter: Reporter) -> None:
+    run = make_run(0)
+    evaluate_run(run, config, reporter)
+    metrics = read_json(run.metrics_file)
+    assert metrics["views"] == []
+    assert metrics["mean"] == {
+        **dict.fromkeys(KEYS),
+        "covisible": dict.fromkeys(KEYS),
+        "moving": dict.fromkeys(KEYS),
+    }
+    assert "no test views" in metrics["notes"][0]
+
+
+def test_test_frames_without_a_pose_are_counted_in_a_note(
+    make_run: MakeRun, config: RunConfig, reporter: Reporter
+) -> None:
+    run = make_run(3)
+    document = read_transforms(run.capture)
+    del document["frames"][-1]["transform_matrix"]
+    write_transforms(run.capture, document)
+    evaluate_run(run, config, reporter)
+    metrics = read_json(run.metrics_file)
+    assert len(metrics["views"]) == 2
+    assert any("1 of 3 test frames have no camera pose" in note for note in metrics["notes"])
+
+
+def test_a_perfect_render_has_no_finite_psnr_and_says_so(
+    make_run: MakeRun, config: RunConfig, reporter: Reporter
+) -> None:
+    run = make_run(1)
+    evaluate_run(run, config, reporter)
+    metrics = read_json(run.metrics_file)
+    assert metrics["mean"]["psnr"] is None
+    assert metrics["mean"]["ssim"] == pytest.approx(1.0)
+    assert any("psnr is null where render and truth are equal" in note for note in metrics["notes"])
+
+
+def test_excluded_pixels_do_not_count(make_run: MakeRun, config: RunConfig, reporter: Reporter) -> None:
+    """Half of the truth is spoilt and masked out: the score stays perfect in the other half."""
+    run = make_run(1)
+    document = read_transforms(run.capture)
+    frame = document["frames"][-1]
+    picture = cv2.imread(str(run.capture / frame["file_path"]))
+    picture[:, :24] = 255 - picture[:, :24]
+    cv2.imwrite(str(run.capture / frame["file_path"]), picture)
+    mask = np.full(picture.shape[:2], 255, np.uint8)
+    mask[:, :24] = 0
+    cv2.imwrite(str(run.capture / "mask.png"), mask)
+    frame["mask_path"] = "mask.png"
+    write_transforms(run.capture, document)
+    evaluate_run(run, config, reporter)
+    view = read_json(run.metrics_file)["views"][0]
+    assert view["psnr"] is None  # infinite
+    assert view["ssim"] > 0.8  # windows that reach over the border of the mask see the spoilt half
+
+
+@pytest.mark.parametrize("protocol", ["dycheck", "nvidia"])
+def test_protocols_of_later_are_refused(
+    make_run: MakeRun, config: RunConfig, reporter: Reporter, protocol: str
+) -> None:
+    run = make_run(1)
+    wanted = config.model_copy(update={"evaluate": EvaluateConfig(protocol=protocol)})
+    with pytest.raises(BadSettings, match=protocol):
+        evaluate_run(run, wanted, reporter)
+    assert not run.evaluation.exists()
+
+
+def test_nearest_frame_is_nearest_in_time_then_in_space(make_run: MakeRun) -> None:
+    run = make_run(1)
+    train = load_clip(run.capture, "train", 512)
+    assert train is not None
+    for time, wanted in ((0.0, 0), (0.39, 2), (1.0, 5)):
+        assert torch.equal(nearest_frame(train, train.cameras, 0, time), train.colours()[wanted])
+    train.times.fill_(0.5)
+    assert torch.equal(nearest_frame(train, train.cameras, 4, 0.0), train.colours()[4])
+
+
+def test_mean_leaves_out_views_without_a_value() -> None:
+    region = dict.fromkeys(KEYS)
+    view = {"psnr": 10.0, "ssim": 0.5, "ms_ssim": None, "lpips": None, "covisible": region, "moving": region}
+    other = {**view, "psnr": None, "moving": {**region, "psnr": 7.0}}
+    mean = mean_scores([view, other])
+    assert (mean["psnr"], mean["ssim"], mean["ms_ssim"], mean["moving"]["psnr"]) == (10.0, 0.5, None, 7.0)
