@@ -44,7 +44,7 @@ class NovelViews:
         centre = torch.lerp(self.centres[frames[0]], self.centres[frames[1]], mix)
         target = torch.lerp(self.targets[frames[0]], self.targets[frames[1]], mix)
         reach = torch.lerp(self.reach[frames[0]], self.reach[frames[1]], mix)
-        extreme = torch.lerp(*self.extremes.expand(count, 2, 3).unbind(1), (uniform(count, 1) > 0.5).float())
+        extreme = self.extremes[torch.randint(2, (count,), device=device, generator=generator)]
         centre = torch.lerp(centre, extreme, uniform(count, 1) * _between(PULL, progress))
         noise = normalize(torch.randn((count, 3), device=device, generator=generator), dim=-1) * uniform(count, 1)
         centre = centre + noise * reach * _between(SPREAD, progress)

@@ -31,7 +31,7 @@ class TrainingViews:
         self.moving = _resized(clip.motion, self.depth).to(device) if clip.motion is not None else None
 
     @torch.no_grad()
-    def seen(self, origins: Tensor, directions: Tensor, depth: Tensor, dynamic: Tensor, time: float) -> Tensor:
+    def seen(self, origins: Tensor, directions: Tensor, depth: Tensor, dynamic: Tensor, time: float | Tensor) -> Tensor:
         """Whether some training frame saw the surface at planar `depth` (R,) along each ray: (R,) bool.
 
         What moves (`dynamic` share (R,) above one half) must have been seen at `time` itself, what stands still at

@@ -6,6 +6,7 @@ elementwise operation runs over contiguous points: on a CPU this is six times as
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +61,33 @@ class LevelGroup(nn.Module):
         return rows.flatten(0, 2), weights.flatten(0, 2)
 
 
+class _Interpolate(torch.autograd.Function):
+    """`interpolate` for the CPU: scalars are gathered and scattered one feature at a time, six times as fast there."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        ctx.shape = table.shape
+        flat = rows.flatten()
+        columns = (table[:, f].contiguous() for f in range(table.shape[1]))
+        return torch.stack([(c.index_select(0, flat).view(rows.shape) * weights).sum(0) for c in columns])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        rows, weights = ctx.saved_tensors
+        flat = rows.flatten()
+        result = grad.new_zeros(ctx.shape[1], ctx.shape[0])
+        for column, part in zip(result, grad.contiguous(), strict=True):
+            column.index_add_(0, flat, (weights * part).flatten())
+        return result.T.contiguous(), None, None
+
+
 def interpolate(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Features (L, N, F): the rows of `table` (M, F) summed with `weights` over the first axis of (8, L, N)."""
-    if table.shape[1] == 2 and not table.is_cuda:
-        # Two features as one complex number: gather and scatter-add of scalars are far quicker on a CPU.
-        gathered = torch.view_as_complex(table).index_select(0, rows.flatten()).view(rows.shape)
-        return torch.view_as_real((gathered * weights).sum(0))
+    """Features (F, L, N): the rows of `table` (M, F) summed with `weights` over the first axis of (8, L, N)."""
+    if not table.is_cuda:
+        return _Interpolate.apply(table, rows, weights)
     gathered = table.index_select(0, rows.flatten()).view(*rows.shape, -1)
-    return (gathered * weights[..., None]).sum(0)
+    return (gathered * weights[..., None]).sum(0).permute(2, 0, 1)
 
 
 class TorchHashGrid(nn.Module):
@@ -100,7 +120,7 @@ class TorchHashGrid(nn.Module):
     def _encode_eager(self, points: Tensor) -> Tensor:
         columns = points.T.contiguous()
         features = [interpolate(self.table, *group(columns)) for group in self.groups]
-        return torch.cat(features).permute(1, 0, 2).reshape(len(points), self.width)
+        return torch.cat(features, dim=1).view(self.width, -1).T.contiguous()
 
 
 def _layout(grids: Sequence[Grid]) -> tuple[nn.ModuleList, int]:

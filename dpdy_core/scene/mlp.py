@@ -34,7 +34,7 @@ class _TruncatedExp(torch.autograd.Function):
 
 def truncated_exp(x: Tensor) -> Tensor:
     """exp(x) with value and gradient bounded, so that a saturated density can still come down (Instant-NGP)."""
-    return _TruncatedExp.apply(x)  # type: ignore[no-any-return]
+    return _TruncatedExp.apply(x)
 
 
 def spherical_harmonics(directions: Tensor) -> Tensor:
