@@ -92,7 +92,7 @@ def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, check: 
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(info) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file, _BLOCK)
-    except (FileExistsError, NotADirectoryError) as error:
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise BadInput(f"{info.filename!r} in the archive is a file and a folder at once", "rename one") from error
     except (zlib.error, lzma.LZMAError) as error:
         raise BadInput(f"{info.filename!r} in the archive is damaged ({error})", "pack or upload it again") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dpdy_core.errors import BadInput
 
@@ -58,8 +58,10 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise BadInput(f"{path.name} is too large: {error}", "scale the image down and try again") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)  # whose message tells where the server keeps the file
+        reason = "its format is unknown or its header damaged" if unknown else error
         raise BadInput(
-            f"{path.name} is not an image that can be read ({error})", "export or copy it again as PNG or JPEG"
+            f"{path.name} is not an image that can be read ({reason})", "export or copy it again as PNG or JPEG"
         ) from error
 
 
@@ -105,7 +107,8 @@ def verbatim_suffix(path: Path) -> str | None:
 def canonical_suffix(lossless: bool, width: int, height: int) -> str:
     """`.png` for sources without compression loss and of modest size, else `.jpg`.
 
-    Quality 95 with full chroma stays below the noise of any camera's own compression, at a fifth of the bytes.
+    A video's frames have lost more to its own codec than JPEG of quality 95 with full chroma takes (44 dB on a noisy
+    540-line frame, at a quarter of PNG's bytes).
     """
     return ".png" if lossless and width * height <= _PNG_PIXELS else ".jpg"
 

@@ -124,7 +124,7 @@ def _capture_samples(capture: SourceCapture) -> list[np.ndarray]:
 
 def _sharpness(grey: np.ndarray) -> float:
     """Variance of the Laplacian (Pech-Pacheco et al. 2000), as if the picture's contrast were that of a usual photo."""
-    contrast = max(float(grey.std()), 2.0) / 50
+    contrast = max(float(grey.std()), 10.0) / 50  # the floor keeps noise in a flat picture from counting as detail
     return float(cv2.Laplacian(grey, cv2.CV_64F).var()) / contrast**2
 
 

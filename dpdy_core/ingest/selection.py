@@ -26,7 +26,10 @@ def choose_evenly(times: Sequence[float] | np.ndarray, budget: int) -> list[int]
 
 
 def holdout(count: int, every: int) -> list[int]:
-    """Positions, out of `count` chosen frames, kept for testing: every `every`-th, the first and last never."""
+    """Positions, out of `count` chosen frames, kept for testing: every `every`-th, the first and last never.
+
+    Clips of fewer than 24 frames keep none, nor does `every` = 0.
+    """
     if every == 1:
         raise BadSettings("ingest.holdout_every = 1 leaves no frame to train on", "use 0 (none) or at least 2")
     if every == 0 or count < MIN_FRAMES_FOR_HOLDOUT:
@@ -35,8 +38,9 @@ def holdout(count: int, every: int) -> list[int]:
 
 
 def frame_budget(available: int, max_frames: int, every: int) -> int:
-    """How many of `available` frames to take so that at most `max_frames` of them train beside the held-out ones."""
+    """How many of `available` frames to take: `max_frames` to train on, and the held-out ones between them."""
     budget = min(available, max_frames)
-    while budget < available and budget + 1 - len(holdout(budget + 1, every)) <= max_frames:
-        budget += 1
-    return budget
+    with_tests = max(budget, min(available, MIN_FRAMES_FOR_HOLDOUT))
+    while with_tests < available and with_tests + 1 - len(holdout(with_tests + 1, every)) <= max_frames:
+        with_tests += 1
+    return with_tests if with_tests - len(holdout(with_tests, every)) <= max_frames else budget

@@ -10,8 +10,8 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof")
 
 
-def why_unreadable(path: Path, error: Exception) -> BadInput:
-    """The most helpful description of a file that no allowed demuxer accepts."""
+def why_unreadable(path: Path, reason: str) -> BadInput:
+    """The most helpful description of a file that no allowed demuxer accepts; `reason` is what the demuxer said."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head.lstrip(b"\xef\xbb\xbf").startswith((b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")):
@@ -25,12 +25,12 @@ def why_unreadable(path: Path, error: Exception) -> BadInput:
             return BadInput(
                 f"{path.name} is an mp4 without its index (moov missing): the recording or copy was interrupted", _AGAIN
             )
-        return BadInput(f"{path.name} is a damaged mp4 ({error})", _AGAIN)
+        return BadInput(f"{path.name} is a damaged mp4 ({reason})", _AGAIN)
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return BadInput(f"{path.name} is a damaged webm or mkv ({error})", _AGAIN)
+        return BadInput(f"{path.name} is a damaged webm or mkv ({reason})", _AGAIN)
     if b"\0" not in head:
         return BadInput(f"{path.name} is a text file, not a video", _CONVERT)
-    return BadInput(f"{path.name} is not a video that can be read ({error})", _CONVERT)
+    return BadInput(f"{path.name} is not a video that can be read ({reason})", _CONVERT)
 
 
 def mp4_boxes(path: Path) -> list[tuple[bytes, int]]:

@@ -56,9 +56,9 @@ class Video:
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     try:
-        container = av.open(str(path), mode="r", options=options, metadata_errors="replace")
+        container = av.open(str(path.resolve()), mode="r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
-        raise why_unreadable(path, error) from error
+        raise why_unreadable(path, getattr(error, "strerror", None) or "unknown format") from error
     with container:
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not pictures:
