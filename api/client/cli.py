@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from api.client.client import RESULTS, DpdyClient
+from api.client.client import RESULTS, Document, DpdyClient
 from api.client.display import Display, clock, metrics_table
 from api.client.errors import raise_unless_succeeded
 from dpdy_core.config import PATH_NAMES
@@ -51,7 +51,7 @@ def submit(
         list[str] | None,
         typer.Option(metavar="NAME_OR_FILE", help=f"Camera path: {', '.join(PATH_NAMES)}, or a camera-path JSON."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the job; default: the file's name.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
     download: Folder = None,
     server: Server = LOCAL,
@@ -67,13 +67,14 @@ def submit(
     with DpdyClient(server, api_key) as client:
         with Display() as display:
             sent = _send(client, capture, display)
-            job = client.submit(sent["id"], preset, overrides, name, paths)
+            job = client.submit(sent["id"], preset, overrides, name or capture.resolve().name, paths)
             display.say(f"job {job['id']}  {server.rstrip('/')}/#/jobs/{job['id']}")
         if wait or download:
-            return follow(client, job["id"], download, as_json)
-    if as_json:
-        return _write(job)
-    typer.echo(job["id"])
+            show_results(*follow(client, job["id"], download), as_json)
+        elif as_json:
+            _write(job)
+        else:
+            typer.echo(job["id"])
 
 
 @app.command()
@@ -109,7 +110,7 @@ def watch(
     Example: dpdy watch JOB --download results
     """
     with DpdyClient(server, api_key) as client:
-        follow(client, job, download, as_json)
+        show_results(*follow(client, job, download), as_json)
 
 
 @app.command()
@@ -218,12 +219,12 @@ def download(
         typer.echo(str(file))
 
 
-def follow(client: DpdyClient, job_id: str, folder: Path | None, as_json: bool) -> None:
-    """Show a job until it ends, fetch its results into `folder`, print metrics and videos.
+def follow(client: DpdyClient, job_id: str, folder: Path | None) -> tuple[Document, Sequence[Path]]:
+    """Show a job until it ends and fetch its results into `folder`: the job and the files.
 
     Raises JobFailed or Cancelled if it ended so.
     """
-    job: dict[str, Any] = {}
+    job: Document = {}
     with Display() as display:
         try:
             for job in client.watch(job_id):
@@ -232,7 +233,11 @@ def follow(client: DpdyClient, job_id: str, folder: Path | None, as_json: bool) 
             display.say(f"the job goes on: `dpdy watch {job_id}` follows it, `dpdy cancel {job_id}` stops it")
             raise
     raise_unless_succeeded(job)
-    files = _fetch(client, job_id, folder, RESULTS) if folder else []
+    return job, _fetch(client, job_id, folder, RESULTS) if folder else []
+
+
+def show_results(job: Document, files: Sequence[Path], as_json: bool) -> None:
+    """Print a finished job: its metrics and the paths of the videos that were fetched."""
     if as_json:
         return _write({**job, "files": [str(file) for file in files]})
     if job.get("metrics"):
@@ -259,7 +264,7 @@ def camera_path(text: str) -> Any:
     return {**document, "name": name}
 
 
-def _send(client: DpdyClient, capture: Path, display: Display) -> dict[str, Any]:
+def _send(client: DpdyClient, capture: Path, display: Display) -> Document:
     sent = client.upload(capture, lambda done, total: display.transfer("upload", done, total))
     return client.wait_upload(sent["id"])
 

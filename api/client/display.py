@@ -51,6 +51,10 @@ class Display:
 
     def job(self, job: dict[str, Any]) -> None:
         """The state of a job; call with every new version of it."""
+        notes = (job.get("warnings") or [])[self._notes :]
+        for note in notes:
+            self.say(f"note: {note}")
+        self._notes += len(notes)
         if job["state"] == "queued":
             place = job.get("queue_position")
             self._show("queued", 0.0, f"place {place} in the queue" if place else "waiting for a worker", "queued")
@@ -61,10 +65,6 @@ class Display:
             self._show(
                 stage["name"], stage.get("progress") or 0.0, _detail(stage, job if current else {}), stage["state"]
             )
-        notes = (job.get("warnings") or [])[self._notes :]
-        for note in notes:
-            self.say(f"note: {note}")
-        self._notes += len(notes)
 
     def _show(self, name: str, share: float, detail: str, state: str) -> None:
         if self._live:

@@ -38,8 +38,9 @@ export function jobView(main, id) {
       facts, actions, trouble, results,
       el("div", { class: "work" },
         el("section", { "aria-label": "Progress" }, overall, stages, notes),
-        el("section", { "aria-label": "Preview" }, preview)),
-      el("details", { class: "logs", open: true }, el("summary", {}, "Log"), log),
+        el("section", { class: "side", "aria-label": "Preview and log" },
+          preview,
+          el("details", { open: true }, el("summary", {}, "Log"), log))),
       dialog),
   );
 
@@ -55,7 +56,7 @@ export function jobView(main, id) {
     job = now;
     show(changed);
     await readLog();
-    if (job.state === "running" && Date.now() - previewAsked > 2000) {
+    if (job.state === "running" && Date.now() - previewAsked > 1000) {
       previewAsked = Date.now();
       await findPreview();
     }
@@ -181,7 +182,7 @@ export function jobView(main, id) {
     const newest = pictures.reduce((best, item) => (item.created_at + item.path > best.created_at + best.path ? item : best));
     const source = `${newest.url}?sha=${newest.sha256.slice(0, 8)}`;
     if (picture.getAttribute("src") !== source) picture.src = source;
-    setText(preview.querySelector("figcaption"), `The scene so far · ${newest.path.split("/").pop().replace(/\.jpg$/, "")}`);
+    setText(preview.querySelector("figcaption"), `The scene so far${stepOf(newest.path)}`);
     preview.hidden = false;
   }
 
@@ -203,6 +204,11 @@ function factsOf(job) {
   if (job.state === "cancelling") parts.push("stopping at the next checkpoint");
   if (job.started_at && job.finished_at) parts.push(`took ${clock((new Date(job.finished_at) - new Date(job.started_at)) / 1000)}`);
   return parts.join("  ·  ");
+}
+
+function stepOf(path) {
+  const digits = path.match(/(\d+)\.jpg$/);
+  return digits ? `, step ${Number(digits[1])}` : "";
 }
 
 function wordFor(state) {

@@ -43,6 +43,7 @@ function field(dotted, label, value, schema, fields) {
     const now = read(input, value);
     return JSON.stringify(now) === JSON.stringify(value) ? null : [dotted, now];
   });
+  input.setAttribute("aria-label", dotted); // `steps` alone would name two fields
   const note = about.description ? el("small", { id: `${id}-about` }, about.description) : null;
   if (note) input.setAttribute("aria-describedby", `${id}-about`);
   return el("div", { class: "field" }, el("label", { for: id }, label), input, note);
