@@ -4,8 +4,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from dpdy_core.errors import JobFailed
-from dpdy_core.prior.phase import Average, Phase, learning_rate
+from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.scene_buffer import SceneBuffer
 
 GRADIENT_WEIGHT = 1.0
@@ -49,14 +48,6 @@ def train_autoencoder(
             phase.report(batch_size, loss=last)
             buffer.renew()
     return last
-
-
-def checked(loss: Tensor, what: str) -> float:
-    """The loss as a number. Raises JobFailed if it isn't finite."""
-    value = float(loss.detach())
-    if value != value or abs(value) == float("inf"):
-        raise JobFailed(f"{what} diverged: its loss is {value}", "lower the learning rate or change the seed")
-    return value
 
 
 def varied(rgbd: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dpdy_core.prior.autoencoder import HALF_EVERY, checked
+from dpdy_core.prior.autoencoder import HALF_EVERY
 from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import Ldm3d
-from dpdy_core.prior.phase import Average, Phase, learning_rate
+from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.scene_buffer import SceneBuffer
 
 EMPTY_SHARE = 0.10  # captions left out, for classifier-free guidance

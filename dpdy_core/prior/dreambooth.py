@@ -13,12 +13,12 @@ from torch.nn import functional
 from dpdy_core.config import PriorConfig, RunConfig
 from dpdy_core.errors import Cancelled
 from dpdy_core.prior import pictures
-from dpdy_core.prior.autoencoder import checked
 from dpdy_core.prior.finetune_state import FILE, load_state, save_state
 from dpdy_core.prior.finetuned import add_lora, save_full, save_lora, trainable, write_record
 from dpdy_core.prior.frames import TrainingFrames
 from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import load_ldm3d
+from dpdy_core.prior.phase import checked
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, write_atomic
 from dpdy_core.runtime import resolve_device

@@ -5,7 +5,9 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from dpdy_core.errors import JobFailed
 from dpdy_core.progress import Reporter
 
 
@@ -57,6 +59,14 @@ def learning_rate(peak: float, progress: float, warmup: float = 0.02, flat: floa
         return peak
     cosine = 0.5 + 0.5 * math.cos(math.pi * (progress - flat) / (1 - flat))
     return peak * (end + (1 - end) * cosine)
+
+
+def checked(loss: Tensor, what: str) -> float:
+    """The loss as a number. Raises JobFailed if it isn't finite."""
+    value = float(loss.detach())
+    if value != value or abs(value) == float("inf"):
+        raise JobFailed(f"{what} diverged: its loss is {value}", "lower the learning rate or change the seed")
+    return value
 
 
 class Average:

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,13 @@ from dpdy_core.prior.tiny import build_toy
 from dpdy_core.rundir import RunDir, write_json
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The toys are too small for threads, and on a busy machine these wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def run(tmp_path: Path) -> RunDir:
 def settings(toy_folder: Path) -> RunConfig:
     prior = PriorConfig(
         model=str(toy_folder),
-        steps=12,
+        steps=8,
         batch_size=2,
         learning_rate=1e-2,
         rank=2,
