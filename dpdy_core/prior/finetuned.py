@@ -48,6 +48,7 @@ def save_lora(model: Ldm3d, folder: Path, text: bool) -> None:
         state |= {f"text_encoder.{k}": v for k, v in get_peft_model_state_dict(model.text_encoder).items()}
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
     write_atomic(folder / LORA, lambda partial: save_file(tensors, partial, metadata={"format": "pt"}))
+    (folder / LORA).chmod(0o644)  # safetensors makes it private to the user
 
 
 def save_full(model: Ldm3d, folder: Path, text: bool) -> None:

@@ -84,7 +84,11 @@ class Pretraining:
                 phase.report(scenes.chunk)
             if scenes.made >= scenes.capacity:
                 break
-        self.figures["fill"] = phase.done(scenes=scenes.made)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        filled = self.figures["fill"] = phase.done(scenes=scenes.made)
+        # every later tick makes one chunk: at most a twelfth of the time goes there
+        self.tick = max(2.0, 12 * filled["seconds"] / filled["steps"])
         return scenes
 
     def build(self, captions: list[str]) -> None:
@@ -106,7 +110,7 @@ class Pretraining:
 
     def draw_held_out(self) -> tuple[Tensor, list[str]]:
         """Packed scenes and captions that no training batch contains."""
-        generator = torch.Generator(self.device).manual_seed(self.options.seed + 1)
+        generator = torch.Generator().manual_seed(self.options.seed + 1)
         count = min(HELD_OUT, self.options.scenes)
         scenes = sample_batch(count, self.options.size, generator, self.device, "held-out")
         return pack(scenes.rgb, scenes.depth), scenes.captions
@@ -119,7 +123,7 @@ class Pretraining:
             vae.encoder.compile()
             vae.decoder.compile()
         gone = (time.monotonic() - self.began) / options.seconds
-        phase = Phase("vae", self.deadline(gone + options.vae_share), self.reporter)
+        phase = Phase("vae", self.deadline(gone + options.vae_share), self.reporter, self.tick)
         loss = train_autoencoder(
             vae, averaged, scenes, phase, self.generator, options.vae_batch, options.vae_learning_rate
         )
@@ -137,7 +141,7 @@ class Pretraining:
         buffer = LatentBuffer(scenes, self.averaged)
         if options.compile:
             self.model.unet.compile()
-        phase = Phase("unet", self.deadline(1 - options.reserve), self.reporter)
+        phase = Phase("unet", self.deadline(1 - options.reserve), self.reporter, self.tick)
 
         def snapshot(step: int, loss: float) -> None:
             if time.monotonic() - self._snapshot_at < options.snapshot_seconds:

@@ -17,7 +17,7 @@ class SceneBuffer:
         self.depth = torch.empty((self.capacity, 1, size, size), dtype=torch.float16, device=device)
         self.captions: list[str] = [""] * self.capacity
         self.count = self.made = 0
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)  # scenes are drawn on the CPU
 
     def renew(self) -> Tensor:
         """Make `chunk` new scenes in the place of the oldest; returns their indices, on the CPU."""
