@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -104,9 +104,7 @@ class Gate:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._limit:
-                raise ServiceError(
-                    413, "body-too-large", "The body is too large", f"a request may have {self._limit} bytes"
-                )
+                raise HTTPException(413, f"a request may have {self._limit} bytes")  # FastAPI lets only this one pass
             return message
 
         await self._app(scope, counted, send)

@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -21,6 +22,7 @@ from dpdy_core.config import PATH_NAMES
 
 JOB_LINKS = ("cancel", "retry", "events", "logs", "artifacts", "artifacts.zip", "renders")
 LONGEST = 10 * 365 * 86400
+DEEPEST = 8
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
@@ -35,6 +37,21 @@ def _known_path(name: str) -> str:
     if name not in PATH_NAMES:
         raise ValueError(f"there is no camera path {name!r}; use {', '.join(PATH_NAMES)}, or a camera-path document")
     return name
+
+
+def _shallow(value: Any) -> Any:
+    """Refuse what is nested so deeply that reading it is a burden."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    if level:
+        raise ValueError("nested too deeply")
+    return value
 
 
 def _future(time: datetime) -> datetime:
@@ -56,8 +73,6 @@ Deadline = Annotated[
 class PathCamera(BaseModel):
     """One frame of a camera path."""
 
-    model_config = ConfigDict(extra="allow")
-
     camera_to_world: list[Finite] = Field(description="4x4, row by row, OpenGL", min_length=16, max_length=16)
     fov: float = Field(gt=0, lt=180, description="vertical, degrees")
     aspect: float = Field(gt=0, le=100, description="width / height")
@@ -71,9 +86,7 @@ class PathCamera(BaseModel):
 
 
 class CameraPath(BaseModel):
-    """A nerfstudio camera-path document; `name` (optional) names its video."""
-
-    model_config = ConfigDict(extra="allow")
+    """A nerfstudio camera-path document, as far as it is used; `name` (optional) names its video."""
 
     camera_path: list[PathCamera] = Field(min_length=1, max_length=5000)
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
@@ -112,7 +125,9 @@ class JobRequest(BaseModel):
 
     upload_id: str = Field(min_length=1, max_length=40)
     preset: str = Field("fast", max_length=40)
-    settings: dict[str, Any] = Field(default_factory=dict, description="dotted keys (`scene.steps`) or nested objects")
+    settings: Annotated[dict[str, Any], BeforeValidator(_shallow)] = Field(
+        default_factory=dict, description="dotted keys (`scene.steps`) or nested objects"
+    )
     camera_paths: Annotated[list[PathItem], Field(min_length=1, max_length=20)] | None = Field(
         None, description="names or nerfstudio camera-path documents; default: the preset's"
     )

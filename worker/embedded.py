@@ -1,7 +1,10 @@
 """The whole service in one process: API, page, and one worker thread that supervises the same child processes."""
 
 import logging
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -22,8 +25,18 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, station: Station) -> None:
         super().__init__(config)
         self._station = station
+        self.interrupted = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own raises the signal again behind it, which would end us before the job is given back."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        yield
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.interrupted = sig == signal.SIGINT
         self._station.request_stop()
         self.config.app.state.service.closing.set()  # type: ignore[union-attr]  # ends event streams
         super().handle_exit(sig, frame)
@@ -46,10 +59,13 @@ def serve(settings: Settings) -> None:
     host, port = listening.getsockname()[:2]
     station.start()
     log.warning("serving on http://%s:%s, data in %s", f"[{host}]" if ":" in host else host, port, settings.storage)
+    server = Server(config, station)
     try:
-        Server(config, station).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
         station.stop()
+    if server.interrupted:
+        raise KeyboardInterrupt
 
 
 def _bind(host: str, port: int) -> socket.socket:

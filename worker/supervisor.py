@@ -120,5 +120,5 @@ def _read_lines(stream: IO[bytes] | None, handle: Callable[[str], None]) -> None
         while line := stream.readline(LONGEST_LINE):
             try:
                 handle(line.decode(errors="replace").rstrip("\n"))
-            except Exception:
-                log.exception("a line of the run was not understood: %.200r", line)
+            except Exception as error:
+                log.warning("a line of the run was not understood (%r): %.200r", error, line)

@@ -150,8 +150,6 @@ def resolve_settings(preset: str, overrides: dict[str, Any], prior: str | None) 
         raise invalid(
             errors, "bad-settings", "GET /v1/presets lists every setting with its type and default"
         ) from error
-    except RecursionError as error:
-        raise invalid([{"field": "settings", "detail": "nested too deeply"}], "bad-settings") from error
     if prior and config.prior.model == default.prior.model:
         config = config.model_copy(update={"prior": config.prior.model_copy(update={"model": prior})})
     if errors := _forbidden(config, {default.prior.model, prior}):

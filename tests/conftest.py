@@ -1,0 +1,85 @@
+"""Fixtures of all tests: servers that live for the session, and settings that touch nothing outside the test."""
+
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from api.settings import Settings
+from tests import servers
+from tests.harness import Harness, harness
+
+STANDIN = [sys.executable, "-m", "tests.worker.standin"]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No DPDY_* variable of the developer's shell decides a test."""
+    for name in [name for name in os.environ if name.startswith("DPDY_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL server."""
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a fresh, empty database."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    plain = postgres_server.replace("+psycopg", "")
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.replace("/postgres?", f"/{name}?")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a real Redis server."""
+    with servers.redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty Redis."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings with the stand-in engine and quick clocks, in a folder of the test."""
+
+    def make(**changes: object) -> Settings:
+        values = {
+            "data": tmp_path / "data",
+            "engine": STANDIN,
+            "min_free_bytes": 0,
+            "poll_seconds": 0.1,
+            "sweep_seconds": 0.3,
+            "progress_seconds": 0.1,
+            "heartbeat_seconds": 0.3,
+            "lease_seconds": 2.0,
+            "grace_seconds": 1.5,
+        }
+        return Settings(_env_file=None, **{**values, **changes})  # type: ignore[call-arg]
+
+    return make
+
+
+@pytest.fixture
+def service(make_settings: Callable[..., Settings]) -> Iterator[Harness]:
+    """The service over SQLite."""
+    with harness(make_settings()) as running:
+        yield running

@@ -1,0 +1,91 @@
+"""The service inside a test: real application, database and runner, the stand-in engine, jobs run on demand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi.testclient import TestClient
+
+from api.db.session import Sessions, make_engine, make_sessions
+from api.jobs.queue import WakeQueue
+from api.main import create_app
+from api.settings import Settings
+from migrations import upgrade
+from tests.servers import wait_for
+from worker.runner import Runner
+
+Document = dict[str, Any]
+
+
+def steer(**words: float) -> Document:
+    """Settings that tell the stand-in engine what to do (see tests/worker/standin.py)."""
+    return {"prior.token": ",".join(f"{key}={value}" for key, value in words.items()) or "plain"}
+
+
+def upload(http: httpx.Client, body: bytes = b"video", filename: str = "a.mp4") -> str:
+    """The id of a checked upload."""
+    answer = http.post(f"/v1/uploads?filename={filename}", content=body)
+    assert answer.status_code == 201, answer.text
+    identity: str = answer.json()["id"]
+    wait_for(lambda: http.get(f"/v1/uploads/{identity}").json()["state"] == "ready")
+    return identity
+
+
+def submit(http: httpx.Client, upload_id: str, settings: Document | None = None, **fields: Any) -> Document:
+    """A job as its 202 shows it."""
+    body = {"upload_id": upload_id, "preset": "smoke", "settings": settings or {}, **fields}
+    answer = http.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    document: Document = answer.json()
+    return document
+
+
+def job_when(http: httpx.Client, job_id: str, *wanted: str, seconds: float = 20) -> Document:
+    """The job once its state is one of `wanted`."""
+
+    def ask() -> Document | None:
+        job: Document = http.get(f"/v1/jobs/{job_id}").json()
+        return job if job["state"] in wanted else None
+
+    return wait_for(ask, seconds) or {}
+
+
+@dataclass
+class Harness:
+    """Jobs run when the test calls `runner.run(job_id)`."""
+
+    settings: Settings
+    sessions: Sessions
+    http: TestClient
+    runner: Runner
+
+    def job(self, job_id: str) -> Document:
+        document: Document = self.http.get(f"/v1/jobs/{job_id}").json()
+        return document
+
+    def upload(self, body: bytes = b"video", filename: str = "a.mp4") -> str:
+        return upload(self.http, body, filename)
+
+    def submit(self, settings: Document | None = None, upload_id: str | None = None, **fields: Any) -> Document:
+        return submit(self.http, upload_id or self.upload(), settings, **fields)
+
+    def finished(self, **words: float) -> Document:
+        """A job that was run to its end."""
+        job = self.submit(steer(**words))
+        assert self.runner.run(job["id"])
+        return self.job(job["id"])
+
+
+@contextmanager
+def harness(settings: Settings) -> Iterator[Harness]:
+    """A migrated database and the application over it."""
+    upgrade(settings.database)
+    engine = make_engine(settings.database)
+    sessions = make_sessions(engine)
+    queue = WakeQueue()
+    app = create_app(settings, queue, sessions)
+    with TestClient(app, raise_server_exceptions=False) as http:
+        yield Harness(settings, sessions, http, Runner(settings, sessions, queue, "test-worker"))
+    engine.dispose()

@@ -1,0 +1,135 @@
+"""A stand-in for the engine: the same commands, events, files and exit codes, in milliseconds and without torch.
+
+What it does is steered by the name of the preset's token: `prior.token` holds `key=value` words, joined by commas:
+steps=N, sleep=SECONDS (a step), fail=CODE (at the end of `scene`), crash=N (SIGKILL itself in the first N attempts),
+deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines).
+`inspect` goes by the file's first bytes: `bad`, `crash`, `hang`, everything else is ready.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dpdy_core.config import STAGES
+from dpdy_core.rundir import RunDir, write_json
+
+PDEATHSIG = 1
+stopped = False
+
+
+def emit(event: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps({"time": "2026-01-01T00:00:00Z", "event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def note_stop(*_: object) -> None:
+    global stopped
+    stopped = True
+
+
+def options(run: RunDir) -> dict[str, float]:
+    words = run.read_config()[0].prior.token.split(",")
+    return {key: float(value) for key, _, value in (word.partition("=") for word in words) if value}
+
+
+def step_through(run: RunDir, stage: str, steps: int, sleep: float, first: int = 0) -> None:
+    for step in range(first + 1, steps + 1):
+        time.sleep(sleep)
+        write_json(run.root / "stages" / f"{stage}.partial.json", {"step": step})
+        emit("step", stage=stage, step=step, total=steps, progress=step / steps, eta_seconds=1.0, numbers={"loss": 1.0})
+        if stopped:
+            emit(
+                "problem", stage=stage, type="cancelled", title="Cancelled", detail="stopped", remedy="", retryable=True
+            )
+            sys.exit(5)
+
+
+def run_stages(folder: Path, attempt: int) -> None:
+    run = RunDir(folder)
+    wanted = options(run)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if wanted.get("deaf") else note_stop)
+    for number in range(int(wanted.get("lines", 1))):
+        sys.stderr.write(f"attempt {attempt} line {number} \x1b[31mred\x1b[0m\n")
+    sys.stderr.flush()
+    if wanted.get("orphan"):
+        child = subprocess.Popen(["sleep", "600"])
+        write_json(run.root / "orphan.json", child.pid)
+    for stage in STAGES:
+        if run.is_done(stage, "x"):
+            emit("skip", stage=stage)
+            continue
+        emit("start", stage=stage)
+        if stage == "scene":
+            scene(run, wanted, attempt)
+        run.mark_done(stage, "x")
+        emit("done", stage=stage, seconds=0.0, numbers={})
+    run.renders.mkdir(exist_ok=True)
+    (run.renders / "orbit.mp4").write_bytes(bytes(range(256)) * 400)
+    write_json(
+        run.metrics_file, {"protocol": "plain", "split": "test", "views": [{}], "mean": {"psnr": 20.0}, "notes": []}
+    )
+    run.write_manifest(attempt)
+    emit("finished", numbers={})
+
+
+def scene(run: RunDir, wanted: dict[str, float], attempt: int) -> None:
+    partial = run.root / "stages" / "scene.partial.json"
+    first = json.loads(partial.read_text())["step"] if partial.exists() else 0
+    write_json(run.root / "starts" / f"{attempt}.json", {"first": first, "pid": os.getpid()})
+    run.previews.mkdir(parents=True, exist_ok=True)
+    (run.previews / "000000.jpg").write_bytes(b"\xff\xd8preview")
+    emit("preview", stage="scene", path="renders/previews/000000.jpg")
+    emit("fallback", stage="scene", message="the stand-in computes nothing")
+    step_through(run, "scene", int(wanted.get("steps", 3)), wanted.get("sleep", 0.0), first)
+    if attempt <= wanted.get("crash", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if code := int(wanted.get("fail", 0)):
+        emit(
+            "problem", stage="scene", type="bad-input", title="T", detail="no parallax", remedy="move", retryable=False
+        )
+        sys.exit(code)
+
+
+def render(folder: Path, path: str, out: Path) -> None:
+    assert RunDir(folder).config_file.is_file()
+    frames = len(json.loads(Path(path).read_text())["camera_path"]) if path.endswith(".json") else 1
+    emit("start", stage="render")
+    emit("step", stage="render", step=1, total=1, progress=1.0, eta_seconds=0.0, numbers={})
+    out.write_bytes(b"video" * frames)
+    emit("done", stage="render", seconds=0.0, numbers={})
+    emit("finished")
+
+
+def inspect(file: Path) -> None:
+    head = file.read_bytes()[:5]
+    if head.startswith(b"bad"):
+        problem = {"type": "bad-input", "title": "T", "detail": "not a video", "remedy": "send one", "retryable": False}
+        sys.stdout.write(json.dumps(problem))
+        sys.exit(3)
+    if head.startswith(b"crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if head.startswith(b"hang"):
+        time.sleep(600)
+    sys.stdout.write(json.dumps({"frames": 24, "size": [64, 48], "warnings": []}))
+
+
+def option(name: str, default: str = "") -> str:
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+
+
+if __name__ == "__main__":
+    if "--supervised" in sys.argv:
+        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGTERM)
+    match sys.argv[1]:
+        case "run":
+            run_stages(Path(sys.argv[2]), int(option("--attempt", "1")))
+        case "render":
+            render(Path(sys.argv[2]), option("--path"), Path(option("--out")))
+        case "inspect":
+            inspect(Path(sys.argv[2]))

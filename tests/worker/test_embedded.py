@@ -1,0 +1,117 @@
+"""`dpdy serve` as a process, spoken to over HTTP only."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import STANDIN
+from tests.harness import job_when, steer, submit, upload
+from tests.servers import free_port, process, wait_for, wait_ready
+
+SERVE = [sys.executable, "-m", "dpdy", "serve"]
+
+
+@contextmanager
+def served(data: Path, **variables: str) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    port = free_port()
+    environment = os.environ | {
+        "DPDY_ENGINE": json.dumps(STANDIN),
+        "DPDY_MIN_FREE_BYTES": "0",
+        "DPDY_PROGRESS_SECONDS": "0.1",
+        **variables,
+    }
+    command = [*SERVE, "--port", str(port), "--data", str(data)]
+    with process(command, env=environment) as running, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        wait_ready(str(http.base_url).rstrip("/"), running, "/readyz")
+        yield http, running
+
+
+def test_the_whole_story_then_a_restart_in_the_middle(tmp_path: Path) -> None:
+    with served(tmp_path) as (http, running):
+        job = submit(http, upload(http), steer(steps=4))
+        done = job_when(http, job["id"], "succeeded")
+        assert done["metrics"]["mean"] == {"psnr": 20.0}
+        items = {item["path"]: item["url"] for item in http.get(f"/v1/jobs/{job['id']}/artifacts").json()["items"]}
+        assert len(http.get(items["renders/orbit.mp4"]).content) == 102400
+        rendered = http.post(f"/v1/jobs/{job['id']}/renders", json={"path": "orbit"}).json()
+        assert job_when(http, rendered["id"], "succeeded")["kind"] == "render"
+        assert http.get("/v1/info").json()["devices"]
+
+        cancelled = submit(http, upload(http), steer(steps=400, sleep=0.05))
+        wait_for(lambda: http.get(f"/v1/jobs/{cancelled['id']}").json()["stage"] == "scene")
+        http.post(f"/v1/jobs/{cancelled['id']}/cancel")
+        job_when(http, cancelled["id"], "cancelled", seconds=10)
+
+        resumed = submit(http, upload(http), steer(steps=60, sleep=0.05))
+        wait_for(lambda: (http.get(f"/v1/jobs/{resumed['id']}").json()["stages"][5]["step"] or 0) >= 5)
+        with http.stream("GET", f"/v1/jobs/{resumed['id']}/events") as stream:  # an open stream does not hold it up
+            next(stream.iter_lines())
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(15) == 0, running.log.read_text()  # type: ignore[attr-defined]
+    with served(tmp_path) as (http, _):
+        done = job_when(http, resumed["id"], "succeeded")
+        assert done["attempt"] == 2
+        start = json.loads((tmp_path / "jobs" / resumed["id"] / "run" / "starts" / "2.json").read_text())
+        assert start["first"] >= 5
+
+
+def test_killed_outright_the_next_start_goes_on(tmp_path: Path) -> None:
+    with served(tmp_path, DPDY_LEASE_SECONDS="1.5", DPDY_HEARTBEAT_SECONDS="0.3") as (http, running):
+        job = submit(http, upload(http), steer(steps=60, sleep=0.05))
+        wait_for(lambda: (http.get(f"/v1/jobs/{job['id']}").json()["stages"][5]["step"] or 0) >= 5)
+        first = json.loads((tmp_path / "jobs" / job["id"] / "run" / "starts" / "1.json").read_text())
+        running.kill()
+        running.wait()
+        wait_for(lambda: not Path(f"/proc/{first['pid']}/exe").exists(), 5)  # the child does not outlive it
+    with served(tmp_path, DPDY_LEASE_SECONDS="1.5", DPDY_SWEEP_SECONDS="0.3") as (http, _):
+        done = job_when(http, job["id"], "succeeded")
+        assert done["attempt"] == 2
+        assert any("no sign of life" in warning for warning in done["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["--host", "0.0.0.0"], {}, "DPDY_AUTH=off"),
+        ([], {"DPDY_AUTH": "on"}, "not available"),
+        ([], {"DPDY_MAX_UPLOAD_BYTES": "many"}, "DPDY_MAX_UPLOAD_BYTES"),
+        ([], {"DPDY_STORAGE_URL": "s3://bucket"}, "DPDY_STORAGE_URL"),
+        ([], {"DPDY_DATABASE_URL": "mysql://x"}, "DPDY_DATABASE_URL"),
+    ],
+)
+def test_refuses_clearly(tmp_path: Path, arguments: list[str], variables: dict[str, str], said: str) -> None:
+    command = [*SERVE, "--data", str(tmp_path / "data"), *arguments]
+    ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_port_in_use_is_an_error(tmp_path: Path) -> None:
+    with served(tmp_path / "a") as (http, _):
+        command = [*SERVE, "--data", str(tmp_path / "b"), "--port", str(http.base_url.port)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 2
+        assert "cannot listen" in ended.stderr
+
+
+def test_help_lists_every_setting() -> None:
+    text = subprocess.run([*SERVE, "--help"], capture_output=True, text=True, timeout=60).stdout
+    for name in ("DPDY_DATA", "DPDY_DATABASE_URL", "DPDY_MAX_UPLOAD_BYTES", "DPDY_LEASE_SECONDS"):
+        assert name in text
+    assert "Example:" in text
+
+
+def test_ctrl_c_ends_it_as_interrupted(tmp_path: Path) -> None:
+    with served(tmp_path) as (_, running):
+        running.send_signal(signal.SIGINT)
+        assert running.wait(15) == 130
