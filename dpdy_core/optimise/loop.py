@@ -18,6 +18,7 @@ from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
 from dpdy_core.optimise.training import WITNESS, Training, restore
+from dpdy_core.prior.finetuned import RECORD
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
 from dpdy_core.progress import Reporter
 from dpdy_core.render.visibility import TrainingViews
@@ -108,7 +109,7 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
 
 
 def _prior_is_there(run: RunDir, reporter: Reporter) -> bool:
-    there = run.prior.is_dir() and any(run.prior.iterdir())
+    there = (run.prior / RECORD).exists()
     if not there:
         reporter.fall_back("there is no finetuned prior in this run: the scene is optimised without distillation")
     return there

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dpdy_core.errors import BadInput
 from dpdy_core.ingest.clip import Clip
 
 MOVING_SHARE = 0.3  # of the rays start on pixels that move, however few those are
@@ -40,7 +41,9 @@ class TrainingRays:
     def __init__(self, clip: Clip, reaimed: float) -> None:
         self.clip = clip
         self.reaimed = reaimed if clip.depth is not None else 0.0
-        self.all_pixels = torch.nonzero(clip.valid.flatten())[:, 0]
+        self.usable = None if bool(clip.valid.all()) else torch.nonzero(clip.valid.flatten())[:, 0]
+        if not bool(clip.valid.any()):
+            raise BadInput("the masks leave no pixel to train on", "check mask_path: 0 means ignore this pixel")
         moving = clip.valid & clip.motion if clip.motion is not None else torch.zeros_like(clip.valid)
         self.moving_pixels = torch.nonzero(moving.flatten())[:, 0]
 
@@ -66,9 +69,11 @@ class TrainingRays:
 
     def _pixels(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         height, width = self.clip.valid.shape[1:]
-        device = self.all_pixels.device
+        device = self.clip.valid.device
         movers = int(count * MOVING_SHARE) if len(self.moving_pixels) else 0
-        chosen = self.all_pixels[torch.randint(len(self.all_pixels), (count,), device=device, generator=generator)]
+        pixels = self.clip.valid.numel() if self.usable is None else len(self.usable)
+        chosen = torch.randint(pixels, (count,), device=device, generator=generator)
+        chosen = chosen if self.usable is None else self.usable[chosen]
         if movers:
             # Every third ray or so, spread over the batch, so that re-aimed rays get their part.
             drawn = torch.randint(len(self.moving_pixels), (movers,), device=device, generator=generator)

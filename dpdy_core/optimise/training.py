@@ -83,8 +83,10 @@ class Training:
         return numbers | more | {"loss": loss.detach()}
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that `restore` needs."""
+        """All tensors that `restore` needs; of a finished training the scene alone."""
         tensors = {SCENE + name: value for name, value in self.scene.state_dict().items()}
+        if self.step >= self.config.steps > 0:
+            return tensors | {GENERATOR: self.generator.get_state()}
         for key, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{key}.{name}": value for name, value in moments.items()}
         views = self.distillation.views if self.distillation is not None else None

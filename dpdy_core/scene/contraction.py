@@ -21,13 +21,10 @@ class Bounds:
     near: float
     far: float
 
-    def normalise(self, points: Tensor) -> Tensor:
-        """World points (..., 3) in units in which the ball is the unit ball."""
-        return (points - points.new_tensor(self.centre)) / self.radius
 
-    def unit_cube(self, points: Tensor) -> Tensor:
-        """World points (..., 3) in [0, 1]^3: contracted, then the ball of radius 2 scaled into the cube."""
-        return contract(self.normalise(points)) / 4 + 0.5
+def unit_cube(points: Tensor, centre: Tensor, radius: float) -> Tensor:
+    """World points (..., 3) in [0, 1]^3: contracted around the ball, then the ball of radius 2 scaled into the cube."""
+    return contract((points - centre) / radius) / 4 + 0.5
 
 
 def contract(points: Tensor) -> Tensor:
@@ -52,7 +49,7 @@ def find_bounds(clip: Clip) -> Bounds:
         centre = points.median(dim=0).values
         radius = float((points - centre).norm(dim=-1).quantile(0.85))
         near, far = (float(v) for v in depth.quantile(torch.tensor([0.002, 0.998])))
-        return Bounds(_triple(centre), max(radius, 1e-6), near=0.25 * near, far=4 * far)
+        return Bounds(_triple(centre), max(radius, 1e-6), near=0.4 * near, far=2.5 * far)
     return _camera_bounds(clip.cameras)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dpdy_core.config import FieldsConfig, SamplingConfig
-from dpdy_core.scene.contraction import Bounds
+from dpdy_core.scene.contraction import Bounds, unit_cube
 from dpdy_core.scene.dynamic_field import DynamicField
 from dpdy_core.scene.hashgrid import Backend
 from dpdy_core.scene.hashgrid_torch import TorchHashGrid
@@ -31,6 +31,8 @@ class Scene(nn.Module):
     `generator` (CPU) decides the initial values; `frames` is the number of training frames.
     """
 
+    centre: Tensor
+
     def __init__(
         self,
         fields: FieldsConfig,
@@ -42,6 +44,7 @@ class Scene(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.sampling, self.bounds, self.frames, self.backend = fields, sampling, bounds, frames, backend
+        self.register_buffer("centre", torch.tensor(bounds.centre), persistent=False)
         time_cells = max(1, round(fields.time_resolution * max(frames - 1, 1)))
         self.static = StaticField(fields, backend, generator) if fields.split else None
         self.dynamic = DynamicField(fields, time_cells, not fields.split, backend, generator)
@@ -68,7 +71,7 @@ class Scene(nn.Module):
         return density.view(points.shape[:2])
 
     def _coordinates(self, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        cube = self.bounds.unit_cube(points).reshape(-1, 3)
+        cube = unit_cube(points, self.centre, self.bounds.radius).reshape(-1, 3)
         return cube, torch.cat([cube, times[:, None].expand(points.shape[:2]).reshape(-1, 1)], dim=-1)
 
     def encoders(self) -> list[TorchHashGrid]:

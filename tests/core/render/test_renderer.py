@@ -25,7 +25,7 @@ class WallScene(Scene):
         super().__init__(fields, sampling, bounds, 4, "torch", torch.Generator().manual_seed(0))
         self.mover = mover
 
-    def sample(self, points: Tensor, directions: Tensor, times: Tensor) -> FieldSamples:
+    def sample(self, points: Tensor, directions: Tensor, times: Tensor) -> FieldSamples:  # noqa: ARG002
         wall = (points[..., 2] <= -WALL).float() * 1e4
         moves = (points[..., 2] <= -WALL / 2) & (times[:, None] > 0.5) & (points[..., 2] > -WALL) & self.mover
         red, green = points.new_tensor([1.0, 0.0, 0.0]), points.new_tensor([0.0, 1.0, 0.0])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras, look_at
 from dpdy_core.ingest.clip import Clip
-from dpdy_core.scene.contraction import Bounds, contract, find_bounds, uncontract
+from dpdy_core.scene.contraction import contract, find_bounds, uncontract, unit_cube
 
 COORDINATE = st.floats(-50, 50, allow_nan=False)
 
@@ -39,10 +39,10 @@ def test_value_and_slope_are_continuous_at_the_unit_sphere() -> None:
 
 
 def test_unit_cube_maps_the_centre_to_the_middle_and_infinity_to_the_wall() -> None:
-    bounds = Bounds((1.0, 2.0, 3.0), radius=4.0, near=0.1, far=10.0)
+    centre = torch.tensor([1.0, 2.0, 3.0])
     points = torch.tensor([[1.0, 2.0, 3.0], [1e9, 2.0, 3.0], [5.0, 2.0, 3.0]])
     expected = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.5, 0.5], [0.75, 0.5, 0.5]])
-    torch.testing.assert_close(bounds.unit_cube(points), expected)
+    torch.testing.assert_close(unit_cube(points, centre, radius=4.0), expected)
 
 
 def clip_looking_at(target: torch.Tensor, distance: float, depth: float | None, travel: float) -> Clip:

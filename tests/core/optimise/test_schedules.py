@@ -1,0 +1,73 @@
+"""Schedules, novel views and the weighted sum."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from optimise_scenes import write_capture
+
+from dpdy_core.config import LossConfig, Ramp
+from dpdy_core.ingest.clip import load_clip
+from dpdy_core.optimise.novel_views import NovelViews
+from dpdy_core.optimise.objective import Term, free_terms, observed_terms, weighted_sum
+from dpdy_core.optimise.schedule import learning_rate_factor, proposal_anneal
+from dpdy_core.scene.contraction import find_bounds
+
+
+def test_learning_rate_warms_up_and_decays_to_its_final_share() -> None:
+    assert learning_rate_factor(0.0, 0.05) < 0.1
+    factors = [learning_rate_factor(p, 0.05) for p in (0.03, 0.2, 0.5, 0.9, 1.0)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] == pytest.approx(0.05)
+
+
+def test_anneal_ends_at_one() -> None:
+    assert proposal_anneal(0.0) == 0
+    assert proposal_anneal(0.01) < proposal_anneal(0.1) < 1
+    assert proposal_anneal(0.25) == proposal_anneal(1.0) == 1
+
+
+def test_the_weighted_sum_follows_the_ramps() -> None:
+    value = torch.tensor(2.0)
+    terms = [
+        Term("rising", Ramp(start=0.0, end=1.0), lambda x: x * value),
+        Term("constant", Ramp(start=3.0, end=3.0), lambda x: x + value),
+    ]
+    total, values = weighted_sum(terms, torch.tensor(1.0), 0.25)
+    assert float(total) == pytest.approx(0.25 * 2 + 3 * 3)
+    assert {name: float(v) for name, v in values.items()} == {"rising": 2.0, "constant": 3.0}
+
+
+def test_terms_are_those_that_the_clip_and_the_settings_can_have() -> None:
+    losses = LossConfig()
+
+    def names(**given: bool) -> set[str]:
+        return {t.name for t in observed_terms(losses, **given)}  # type: ignore[arg-type]
+
+    assert names(split=True, has_depth=True, has_motion=True) == {"colour", "depth", "motion_mask", "static"}
+    assert names(split=False, has_depth=True, has_motion=True) == {"colour", "depth"}
+    assert names(split=True, has_depth=False, has_motion=False) == {"colour"}
+    assert {t.name for t in free_terms(losses, split=False)} == {"distortion", "interlevel"}
+    off = LossConfig.model_validate({"w_sparsity": 0, "w_entropy": 0, "depth_loss": "none"})
+    assert {t.name for t in free_terms(off, split=True)} == {"distortion", "interlevel"}
+    assert "depth" not in {t.name for t in observed_terms(off, True, True, True)}
+
+
+def test_novel_views_look_at_the_scene_and_go_further_out_with_time(tmp_path: Path) -> None:
+    clip = load_clip(write_capture(tmp_path).capture, "train", 24)
+    assert clip is not None
+    novel = NovelViews(clip, find_bounds(clip), 16)
+    distances = []
+    for progress in (0.0, 1.0):
+        cameras, times = novel.draw(64, progress, torch.Generator().manual_seed(0))
+        assert set(times.tolist()) <= set(clip.times.tolist())
+        rotation = cameras.camera_to_world[:, :, :3]
+        identity = torch.eye(3).expand(64, 3, 3)
+        torch.testing.assert_close(rotation.transpose(1, 2) @ rotation, identity, atol=1e-5, rtol=0)
+        target = torch.tensor([0.0, 0.0, 0.0]) - cameras.centres
+        ahead = (target * -rotation[:, :, 2]).sum(-1) / target.norm(dim=-1)
+        assert float(ahead.min()) > 0.9
+        distances.append(float(torch.cdist(cameras.centres, clip.cameras.centres).min(dim=1).values.mean()))
+    assert distances[1] > 2 * distances[0]
+    again, _ = novel.draw(64, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(again.centres, cameras.centres)
