@@ -29,6 +29,7 @@ from dpdy_core.progress import Reporter, console
 from dpdy_core.rundir import folder_atomic, write_json
 from dpdy_core.runtime import environment, resolve_device, seed_everything
 from dpdy_core.synth.dataset import sample_batch
+from dpdy_core.synth.stills import Split
 
 HELD_OUT = 256  # scenes that score the model
 RECORD = "pretrain.json"
@@ -55,7 +56,7 @@ class Pretraining:
         scenes = self.fill()
         self.build(scenes.captions[: scenes.count])
         self.figures["parameters"] = parameter_counts(self.model)
-        self.held_out = self.draw_held_out()
+        self.held_out = self.draw(min(HELD_OUT, options.scenes), "held-out")
         if options.vae_share > 0:
             self.train_vae(scenes)
         self.train_unet(scenes)
@@ -67,7 +68,7 @@ class Pretraining:
         )
         self.save()
         if options.preview:
-            write_preview(self.averaged, self.held_out, options.preview, self.device)
+            write_preview(self.averaged, self.held_out[0][:10], self.draw(20, "train")[1], options.preview)
 
     def deadline(self, share: float) -> float:
         """The moment at which `share` of the time has gone."""
@@ -108,11 +109,10 @@ class Pretraining:
             text_encoder=deepcopy(self.model.text_encoder),
         ).frozen()
 
-    def draw_held_out(self) -> tuple[Tensor, list[str]]:
+    def draw(self, count: int, split: Split) -> tuple[Tensor, list[str]]:
         """Packed scenes and captions that no training batch contains."""
         generator = torch.Generator().manual_seed(self.options.seed + 1)
-        count = min(HELD_OUT, self.options.scenes)
-        scenes = sample_batch(count, self.options.size, generator, self.device, "held-out")
+        scenes = sample_batch(count, self.options.size, generator, self.device, split)
         return pack(scenes.rgb, scenes.depth), scenes.captions
 
     def train_vae(self, scenes: SceneBuffer) -> None:
@@ -202,16 +202,14 @@ def chosen_layout(options: argparse.Namespace) -> Layout:
 
 
 @torch.no_grad()
-def write_preview(model: Ldm3d, held_out: tuple[Tensor, list[str]], folder: Path, device: torch.device) -> None:
-    """Pictures of 20 samples for held-out captions, and of scenes above their reconstructions; captions as JSON."""
-    rgbd, captions = held_out[0][:20], held_out[1][:20]
-    restored = model.decode(model.encode(rgbd))
+def write_preview(model: Ldm3d, rgbd: Tensor, captions: list[str], folder: Path) -> None:
+    """Pictures of samples for `captions`, and of scenes `rgbd` above their reconstructions, also with flat depth."""
     flat = torch.cat([rgbd[:, :3], torch.zeros_like(rgbd[:, 3:])], dim=1)
-    rows = [pictures.tiles(*unpack(x), -2) for x in (rgbd, restored, model.decode(model.encode(flat)))]
-    columns = min(10, len(rgbd))
-    pictures.write_picture(folder / "vae.png", pictures.grid(torch.cat([row[:columns] for row in rows]), columns))
-    rgb, depth = model.sample(captions, 40, 3.0, torch.Generator(device).manual_seed(0))
-    pictures.write_picture(folder / "samples.png", pictures.grid(pictures.tiles(rgb, depth, -2), columns))
+    shown = (rgbd, model.decode(model.encode(rgbd)), model.decode(model.encode(flat)))
+    rows = torch.cat([pictures.tiles(*unpack(images), -2) for images in shown])
+    pictures.write_picture(folder / "vae.png", pictures.grid(rows, len(rgbd)))
+    rgb, depth = model.sample(captions, 40, 3.0, torch.Generator(model.device).manual_seed(0))
+    pictures.write_picture(folder / "samples.png", pictures.grid(pictures.tiles(rgb, depth, -2), 10))
     write_json(folder / "captions.json", captions)
 
 
