@@ -119,10 +119,11 @@ def _size(
 def _pose(frame: dict[str, Any], where: str) -> Tensor:
     """(3, 4) float64 pose, its rotation made exactly orthonormal."""
     values = frame.get("camera_to_world")
-    numbers = isinstance(values, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in values
-    )
-    if not numbers or len(values) != 16:
+    if (
+        not isinstance(values, list)
+        or len(values) != 16
+        or any(isinstance(v, bool) or not isinstance(v, int | float) or not abs(v) < 1e9 for v in values)
+    ):
         raise BadInput(f"{where}: camera_to_world is not 16 finite numbers", "write the 4x4 matrix row by row")
     matrix = torch.tensor([float(v) for v in values], dtype=torch.float64).reshape(4, 4)
     rotation = matrix[:3, :3]

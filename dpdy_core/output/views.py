@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry import paths
 from dpdy_core.geometry.path_file import camera_path_document, read_camera_path
 from dpdy_core.geometry.paths import Trajectory
-from dpdy_core.ingest.clip import Clip, load_clip, read_transforms
+from dpdy_core.ingest.clip import Clip, fitted_size, load_clip, read_transforms
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.output.video import (
     depth_colours,
@@ -35,6 +36,7 @@ from dpdy_core.runtime import resolve_device
 from dpdy_core.scene.scene import Scene
 
 PARTS = ("", "_depth", "_invented")  # of a path's video files, before `.mp4`
+WITNESS_SIDE = 128  # longer side of the depth maps that tell what the training frames saw, pixels
 PROBES, PROBE_SIDE = 12, 48  # frames and longer side of the quick renders that find the range of depths
 
 
@@ -57,7 +59,7 @@ def render_views(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
 
     Paths that are finished for this scene and these settings are kept. Raises BadInput for a broken camera path.
     """
-    studio = open_studio(run, config)
+    studio = open_studio(run, config, reporter)
     trajectories: dict[str, Trajectory] = {}
     for name in dict.fromkeys(config.render.paths):
         trajectory = _trajectory(name, run, config, studio)
@@ -92,7 +94,7 @@ def render_path(
         raise BadSettings(f"{out.name} does not end in .mp4", "name the video to write, for example orbit.mp4")
     render = config.render.model_copy(update={"fps": fps or config.render.fps, "width": width or config.render.width})
     config = config.model_copy(update={"render": render})
-    studio = open_studio(run, config)
+    studio = open_studio(run, config, reporter)
     trajectory = _trajectory(path, run, config, studio)
     if trajectory is None:
         raise BadInput("the capture has no test views", "render another path")
@@ -105,7 +107,7 @@ def render_path(
     return [part_file(video, part) for part in PARTS]
 
 
-def open_studio(run: RunDir, config: RunConfig) -> Studio:
+def open_studio(run: RunDir, config: RunConfig, reporter: Reporter) -> Studio:
     """Load the scene and the training frames and measure the scene's typical depth."""
     device = resolve_device(config.device)
     train = load_clip(run.capture, "train", config.scene.max_size)
@@ -113,18 +115,32 @@ def open_studio(run: RunDir, config: RunConfig) -> Studio:
         raise BadInput("no training frame has a camera pose", "run the stage `cameras` first")
     train = train.to(device)
     scene = load_scene(run.scene, device)
-    probe = probe_depths(scene, Trajectory(train.cameras, train.times, 1.0), config.render.chunk)
-    values = torch.cat([depth[depth > 0] for depth in probe])
+    witnesses = witness_depths(scene, train, config.render.chunk, reporter.check)
     fps = config.render.fps or capture_fps(read_transforms(run.capture), len(train))
     return Studio(
         scene=scene,
         train=train,
-        seen=TrainingViews(train, scene),
-        depth=float(values.median()) if len(values) else 1.0,
+        seen=TrainingViews(train, scene, witnesses),
+        depth=float(witnesses.median()),
         fps=fps,
         frames=max(2, round(config.render.seconds * fps)),
         chunk=config.render.chunk,
         device=device,
+    )
+
+
+def witness_depths(scene: Scene, train: Clip, chunk: int, check: Callable[[], None]) -> torch.Tensor:
+    """(T, H, W) depth of the scene in the training views, in a small size: the surfaces that the frames saw.
+
+    The scene's own depth, not the capture's: a surface that the scene puts a little too far away was still seen.
+    """
+    longer = max(train.cameras.width, train.cameras.height)
+    size = fitted_size(
+        train.cameras.width, train.cameras.height, min(WITNESS_SIDE, max(WITNESS_SIDE // 2, longer // 2))
+    )
+    cameras = train.cameras.resized(*size)
+    return torch.stack(
+        [render_camera(scene, cameras, i, time, chunk, check).depth for i, time in enumerate(train.times.tolist())]
     )
 
 
