@@ -24,9 +24,10 @@ class BadRequest(DpdyError):
     title = "The server refused the request"
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        fields = "; ".join(_field(error) for error in problem.get("errors") or [])
-        detail = problem.get("detail") or problem.get("title") or f"the server answered {status}"
-        super().__init__(f"{detail} ({fields})" if fields else str(detail), str(problem.get("remedy") or ""))
+        detail = str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
+        unsaid = [error for error in problem.get("errors") or [] if error.get("field", "") not in detail]
+        detail += f" ({'; '.join(map(_field, unsaid))})" if unsaid else ""
+        super().__init__(detail, str(problem.get("remedy") or ""))
         self.status = status
         self.type = slug(problem)
         self.title = str(problem.get("title") or self.title)

@@ -79,7 +79,7 @@ function player(paths, files) {
       el("fieldset", { class: "tabs" }, el("legend", { class: "hidden" }, "Camera path"), ...tabs),
       el("fieldset", { class: "toggles" }, el("legend", { class: "hidden" }, "Show"), ...toggles)),
     stage,
-    el("p", { class: "hint" }, "White in “Invented” is what no frame of the video saw: the diffusion prior made it up."),
+    el("p", { class: "hint" }, "White in “Invented” marks what no frame of the video saw: those pixels are made up."),
   );
 }
 
