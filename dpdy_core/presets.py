@@ -14,6 +14,7 @@ from dpdy_core.config import (
     IngestConfig,
     MasksConfig,
     PriorConfig,
+    RenderConfig,
     RunConfig,
     SamplingConfig,
     SceneConfig,
@@ -55,6 +56,7 @@ def smoke() -> RunConfig:
             checkpoint_seconds=20,
             preview_every=100,
         ),
+        render=RenderConfig(fps=10, seconds=1.6),
     )
 
 

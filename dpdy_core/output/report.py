@@ -146,11 +146,11 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(float(seconds), 60)
-    if minutes < 1:
-        return f"{rest:.1f} s"
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02.0f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _mebibytes(size: int | None) -> str:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import BALL_DEPTH, RADIUS, WALL
+from analytic_scene import BALL_DEPTH, RADIUS, WALL
 from plyfile import PlyData
 
 from dpdy_core.errors import BadSettings

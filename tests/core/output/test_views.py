@@ -71,7 +71,7 @@ def test_finished_paths_are_kept_and_unfinished_ones_made_again(
     run = make_run(0)
     stopping = Reporter()
     stopping.start("render")
-    stopping._sinks.append(lambda e: stopping.request_stop() if e["event"] == "preview" else None)
+    stopping.add_sink(lambda e: stopping.request_stop() if e["event"] == "preview" else None)
     with pytest.raises(Cancelled):
         render_views(run, config, stopping)
     made = run.renders / "input.mp4"
