@@ -32,8 +32,9 @@ def smoke() -> RunConfig:
         cameras=CamerasConfig(max_size=640),
         depth=DepthConfig(max_size=160, planes=48, neighbours=4),
         prior=PriorConfig(
-            steps=24,
+            steps=40,
             batch_size=2,
+            learning_rate=1e-3,
             rank=4,
             resolution=64,
             class_images=8,

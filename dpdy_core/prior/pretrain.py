@@ -26,7 +26,7 @@ from dpdy_core.prior.rgbd import pack, unpack
 from dpdy_core.prior.scene_buffer import SceneBuffer
 from dpdy_core.prior.tiny import TOY, Layout, build_tiny
 from dpdy_core.progress import Reporter, console
-from dpdy_core.rundir import folder_atomic, write_json
+from dpdy_core.rundir import folder_atomic, read_json, write_json
 from dpdy_core.runtime import environment, resolve_device, seed_everything
 from dpdy_core.synth.dataset import sample_batch
 from dpdy_core.synth.stills import Split
@@ -75,10 +75,10 @@ class Pretraining:
         return self.began + share * self.options.seconds
 
     def fill(self) -> SceneBuffer:
-        """Scenes for at most an eighth of the time."""
+        """The first scenes, for at most `--fill-share` of the time."""
         options = self.options
         scenes = SceneBuffer(options.scenes, options.size, options.chunk, self.device, options.seed)
-        phase = Phase("scenes", self.deadline(0.125), self.reporter)
+        phase = Phase("scenes", self.deadline(options.fill_share), self.reporter)
         for _ in phase:
             scenes.renew()
             if phase.ticking:
@@ -97,6 +97,7 @@ class Pretraining:
         options = self.options
         if options.start:
             self.model = load_ldm3d(str(options.start), self.device)
+            self.figures["earlier"] = read_json(options.start / RECORD)
         else:
             words = {word for caption in captions for word in re.findall("[a-z]+", caption.lower())}
             self.model = build_tiny(words, options.seed, chosen_layout(options)).to(self.device)
@@ -230,6 +231,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vae-batch", type=int, default=64)
     parser.add_argument("--vae-learning-rate", type=float, default=6e-4)
     parser.add_argument("--vae-share", type=float, default=0.25, help="of the time; 0 keeps the VAE of --start")
+    parser.add_argument("--fill-share", type=float, default=0.07, help="of the time, for scenes before training")
     parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
     parser.add_argument("--snapshot-seconds", type=float, default=60.0)
     parser.add_argument("--compile", action="store_true", help="torch.compile: about a minute, then twice the speed")

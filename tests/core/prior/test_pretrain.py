@@ -48,6 +48,7 @@ def test_pretraining_leaves_a_complete_model_with_figures_and_pictures(tmp_path)
 
     again = tmp_path / "again"
     assert pretrain.main(["--out", str(again), "--start", str(out), "--vae-share", "0", "--seconds", "2", *SMALL]) == 0
+    assert json.loads((again / "pretrain.json").read_text())["earlier"] == record
     continued = load_ldm3d(str(again), "cpu")
     assert torch.equal(continued.vae.encoder.conv_in.weight, model.vae.encoder.conv_in.weight)
     assert not torch.equal(continued.unet.conv_in.weight, model.unet.conv_in.weight)
