@@ -195,8 +195,8 @@ def assemble(
     kind: Tensor, scale: Tensor, stretch: Tensor, position: Tensor, rotation: Tensor, first_material: int
 ) -> Pieces:
     """The pieces (B, K * MAX_PARTS) of objects on the CPU: `kind` (B, K) in KINDS or -1 for none, `scale` (B, K) in
-    metres, `stretch` (B, K, 3) along the object's axes (kinds that are not stretchable ignore it; round ones take x for y),
-    `position` (B, K, 3) of the foot, `rotation` (B, K, 3, 3).
+    metres, `stretch` (B, K, 3) along the object's axes (only stretchable kinds; round parts take x for y), `position`
+    (B, K, 3) of the foot, `rotation` (B, K, 3, 3).
 
     Object k is owner k + 1 and has the materials `first_material + PAINTS * k` and the next.
     """

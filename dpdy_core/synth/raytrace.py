@@ -42,12 +42,14 @@ class PieceList:
         reach = torch.empty_like(self.size[0])
         for kind, index in each(self.shape, len(SHAPES)):
             reach[index] = SHAPES[kind].reach(self.size[:, index])
-        # bounding balls with the places of the world: (B, P); a negative square marks an empty place
+        # squared radii of bounding balls (B, P); -inf, which no ray meets, marks an empty place
         self.centre = pieces.position
-        self.square = torch.full_like(shape, -1, dtype=reach.dtype).index_copy_(0, self.place, reach * reach * MARGIN)
+        self.square = torch.full_like(shape, -torch.inf, dtype=reach.dtype).index_copy_(
+            0, self.place, reach * reach * MARGIN
+        )
         self.square = self.square.view_as(pieces.shape)
         background = (pieces.shape == ROOM) | (pieces.shape == GROUND)
-        self.solid = torch.where(background, -1.0, self.square)  # the same without room and ground
+        self.solid = torch.where(background, -torch.inf, self.square)  # the same without room and ground
 
     def to_own(self, piece: Tensor, vector: Tensor) -> Tensor:
         """World vectors (3, N) in the frames of `piece` (N,)."""
@@ -90,11 +92,11 @@ def trace(pieces: PieceList, origin: Tensor, direction: Tensor) -> Hits:
     """The first hits of rays from one `origin` (B, 3) a scene in `direction` (B, 3, R)."""
     batch, _, rays = direction.shape
     centre = pieces.centre - origin[:, None]
-    along = centre @ direction
-    beyond = (centre**2).sum(-1) - pieces.square  # > 0: the camera is outside of the ball
-    met = along * along >= beyond[..., None] * (direction**2).sum(1)[:, None]
-    met &= (along > 0) | (beyond < 0)[..., None]
-    met &= (pieces.square >= 0)[..., None]
+    along = centre @ (direction * (direction**2).sum(1, keepdim=True).rsqrt())
+    # a ray from outside of a ball meets it if it runs at least as far along towards its middle as a tangent does;
+    # from inside (no tangent: NaN) always
+    tangent = ((centre**2).sum(-1) - pieces.square).sqrt()
+    met = ~(along < tangent[..., None])
 
     origins = origin.T[:, :, None].expand(3, batch, rays).reshape(3, -1)
     directions = direction.transpose(0, 1).reshape(3, -1)
@@ -118,9 +120,9 @@ def squares(pieces: PieceList, point: Tensor) -> Tensor:
 def shadowed(pieces: PieceList, point: Tensor, sun: Tensor, square: Tensor, wanted: Tensor) -> Tensor:
     """(B, R) whether a solid piece lies between `point` and the unit direction `sun`, both (B, 3, R), where `wanted`
     (B, R). `square` is that of `squares`."""
-    along = pieces.centre @ sun - (sun * point).sum(1)[:, None]
-    solid = pieces.solid[..., None]
-    met = (square - along * along < solid + 1e-3) & ((along > 0) | (square < solid)) & (solid >= 0)
+    along = (pieces.centre @ sun).sub_((sun * point).sum(1)[:, None])
+    tangent = (square - pieces.solid[..., None]).sqrt_()
+    met = (along < tangent).logical_not_()  # as in `trace`
     met &= wanted[:, None]
     points, directions = (v.transpose(0, 1).reshape(3, -1) for v in (point, sun))
     dark = torch.zeros_like(points[0])
@@ -131,8 +133,9 @@ def shadowed(pieces: PieceList, point: Tensor, sun: Tensor, square: Tensor, want
 
 def openness(pieces: PieceList, point: Tensor, normal: Tensor, square: Tensor) -> Tensor:
     """(B, R) share of ambient light that reaches `point` (B, 3, R): balls of about the size of the solid pieces take
-    r^2 cos / d^2 of the hemisphere each."""
-    toward = (pieces.centre @ normal - (normal * point).sum(1)[:, None]).clamp_min(0)
-    ball = (0.4 * pieces.solid.clamp_min(0))[..., None]
-    square = torch.maximum(square, ball + 1e-6)
-    return (1 - (ball * toward * square.rsqrt() / square).clamp_max(0.8)).prod(1)
+    r^2 cos / d^2 of the hemisphere each, in a product that cannot get negative."""
+    toward = (pieces.centre @ normal).sub_((normal * point).sum(1)[:, None]).clamp_min_(0)
+    ball = 0.4 * pieces.solid.clamp_min(0)
+    inverse = torch.maximum(square, ball[..., None] + 1e-6).rsqrt_()
+    toward.mul_(inverse).mul_(inverse.square_())
+    return torch.exp(-1.2 * ball[:, None] @ toward)[:, 0]

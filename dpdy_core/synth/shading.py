@@ -1,5 +1,7 @@
 """Images of worlds: textured surfaces under one sun with soft-edged shadows, ambient light, sky."""
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,13 +50,27 @@ def draw(world: World, cameras: Cameras, refined: float = 1.0) -> Images:
     The share `refined` of the pixels, those that differ most from their neighbours, get the mean of 2x2 samples, the
     others one sample at their centre.
     """
-    size = cameras.width * cameras.height
-    step = max(1, CHUNK["cpu" if cameras.focal.device.type == "cpu" else "cuda"] // size)
-    parts = [_draw_chunk(world[i : i + step], cameras[slice(i, i + step)], refined) for i in range(0, len(world), step)]
-    return Images(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "depth", "place")))
+    chunk = CHUNK["cpu" if cameras.focal.device.type == "cpu" else "cuda"]
+    rows = max(1, min(cameras.height, chunk // cameras.width))
+    step = max(1, chunk // (cameras.width * rows))
+    parts = []
+    for i in range(0, len(world), step):
+        some = slice(i, i + step)
+        bands = [_draw_chunk(world[some], band, refined) for band in _bands(cameras[some], rows)]
+        parts.append([torch.cat(maps, dim=-2) for maps in zip(*bands, strict=True)])
+    return Images(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
 
-def _draw_chunk(world: World, cameras: Cameras, refined: float) -> Images:
+def _bands(cameras: Cameras, rows: int) -> Iterator[Cameras]:
+    """The cameras cut into bands of at most `rows` rows."""
+    for top in range(0, cameras.height, rows):
+        shift = torch.tensor([0.0, float(top)], device=cameras.focal.device)
+        height = min(rows, cameras.height - top)
+        yield dataclasses.replace(cameras, principal=cameras.principal - shift, height=height)
+
+
+def _draw_chunk(world: World, cameras: Cameras, refined: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The fields of `Images`."""
     pieces = PieceList(world)
     batch, height, width = len(world), cameras.height, cameras.width
     pixels = pixel_centres(width, height, cameras.focal.device).view(1, -1, 2).expand(batch, -1, -1)
@@ -69,10 +85,10 @@ def _draw_chunk(world: World, cameras: Cameras, refined: float) -> Images:
     else:
         light = _supersampled(world, pieces, cameras, pixels)
     place = torch.where(hits.piece >= 0, pieces.place[hits.piece.clamp_min(0)] % pieces.places, -1)
-    return Images(
-        rgb=display(light).view(batch, 3, height, width),
-        depth=hits.depth.clamp_max(FAR).view(batch, 1, height, width),
-        place=place.view(batch, height, width),
+    return (
+        display(light).view(batch, 3, height, width),
+        hits.depth.clamp_max(FAR).view(batch, 1, height, width),
+        place.view(batch, height, width),
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class World:
     def __len__(self) -> int:
         return self.pieces.shape.shape[0]
 
-    def __getitem__(self, index: slice) -> "World":
+    def __getitem__(self, index: slice | list[int]) -> "World":
         return _apply(self, lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> "World":
@@ -66,5 +66,8 @@ class World:
 def _apply(node: Node, function: Callable[[Tensor], Tensor]) -> Node:
     """`node` with `function` applied to all tensors of its nested dataclasses."""
     values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    changed = {name: function(v) if isinstance(v, Tensor) else _apply(v, function) for name, v in values.items()}
+    changed: dict[str, Any] = {
+        name: function(value) if isinstance(value, Tensor) else _apply(value, function)
+        for name, value in values.items()
+    }
     return dataclasses.replace(node, **changed)
