@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -89,7 +89,7 @@ def as_service_error(error: Exception) -> ServiceError:
             return ServiceError(error.status_code, kind, title, str(error.detail), headers=error.headers)
         case DpdyError():
             return ServiceError(422, error.type, error.title, error.detail, error.remedy, retryable=error.retryable)
-        case OperationalError():
+        case OperationalError() | InterfaceError():
             detail = "the database does not answer"
             headers = {"Retry-After": "5"}
             return ServiceError(503, "unavailable", "Not available now", detail, retryable=True, headers=headers)
@@ -105,5 +105,5 @@ def add_handlers(app: FastAPI) -> None:
             log.warning("database: %s", error)
         return render(refusal)
 
-    for kind in (DpdyError, RequestValidationError, HTTPException, OperationalError, Exception):
+    for kind in (DpdyError, RequestValidationError, HTTPException, OperationalError, InterfaceError, Exception):
         app.add_exception_handler(kind, handle)

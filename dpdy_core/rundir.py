@@ -185,7 +185,7 @@ class RunDir:
         entries = []
         for path in sorted(self.root.rglob("*")):
             relative = path.relative_to(self.root).as_posix()
-            if not path.is_file() or path == self.manifest_file or any(p.startswith(".") for p in path.parts[1:]):
+            if not path.is_file() or path == self.manifest_file or any(part.startswith(".") for part in relative.split("/")):
                 continue
             digest = sha256_file(path)
             before = known.get(relative)

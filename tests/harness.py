@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 from fastapi.testclient import TestClient
 
+from api.db.models import Base
 from api.db.session import Sessions, make_engine, make_sessions
 from api.jobs.queue import WakeQueue
 from api.main import create_app
 from api.settings import Settings
-from migrations import upgrade
 from tests.servers import wait_for
 from worker.runner import Runner
 
@@ -80,9 +80,9 @@ class Harness:
 
 @contextmanager
 def harness(settings: Settings) -> Iterator[Harness]:
-    """A migrated database and the application over it."""
-    upgrade(settings.database)
+    """A database and the application over it. The tables come from the models: quicker than migrating each time."""
     engine = make_engine(settings.database)
+    Base.metadata.create_all(engine)
     sessions = make_sessions(engine)
     queue = WakeQueue()
     app = create_app(settings, queue, sessions)

@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,10 +93,8 @@ def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[
                     running.wait(15)
                 except subprocess.TimeoutExpired:
                     sys.stderr.write(running.log.read_text()[-4000:])
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def wait_ready(url: str, running: subprocess.Popen[bytes], path: str = "/livez", seconds: float = 30.0) -> None:

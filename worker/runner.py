@@ -103,18 +103,21 @@ class Runner:
 
     def _prepare(self, job: Job, run: RunDir) -> list[str]:
         """Write what the child reads, and return its command."""
-        run.camera_paths.mkdir(parents=True, exist_ok=True)
-        for number, document in enumerate(job.camera_paths, start=1):
-            if isinstance(document, dict):
-                write_json(run.camera_paths / f"{document.get('name') or f'path-{number}'}.json", document)
+        run.renders.mkdir(parents=True, exist_ok=True)
         progress = ["--progress", "json", "--supervised"]
         if job.kind == "render":
-            path = str(run.root / job.config["path"]) if job.config["path"].endswith(".json") else job.config["path"]
-            run.renders.mkdir(exist_ok=True)
+            path, document = job.config["path"], job.camera_paths[0]
             out = str(run.renders / f"{Path(path).stem}.mp4")
+            if isinstance(document, dict):
+                file = run.camera_paths / f"{job.id}.json"  # no file of the parent run has this name
+                write_json(file, document)
+                path = str(file)
             options = [f"--{key}={job.config[key]}" for key in ("fps", "width") if job.config[key] is not None]
             parent = str(self.files.run(job.parent_id or ""))
             return [*self.settings.engine, "render", parent, "--path", path, "--out", out, *options, *progress]
+        for name, document in zip(job.config["render"]["paths"], job.camera_paths, strict=False):
+            if isinstance(document, dict):
+                write_json(run.root / name, document)
         if not run.config_file.exists():
             with self.sessions() as session:
                 upload = queries.upload(session, job.upload_id or "")

@@ -1,14 +1,20 @@
 """Repairs what a crash left behind. Any number of workers may sweep at once: each repair is a conditional update."""
 
 import logging
+from datetime import timedelta
+
+from sqlalchemy import delete
 
 from api.db import queries
+from api.db.models import Worker, now
 from api.db.session import Sessions
 from api.jobs import service, states
 from api.jobs.files import Files
 from api.jobs.queue import JobQueue
 from api.jobs.removal import remove_expired, remove_job
 from api.settings import Settings
+
+WORKER_MEMORY = timedelta(days=1)  # how long the row of a worker that is gone stays
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +41,8 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
     for job_id in to_delete:
         remove_job(sessions, files, job_id)
     remove_expired(sessions, files)
+    with sessions.begin() as session:
+        session.execute(delete(Worker).where(Worker.seen_at < now() - WORKER_MEMORY))
     announce_lost(sessions, queue)
 
 

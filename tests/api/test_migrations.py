@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from migrations import alembic_config, upgrade
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
-    yield (
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    return (
         URL.create("sqlite", database=str(tmp_path / "m.sqlite3"))
         if request.param == "sqlite"
         else make_url(request.getfixturevalue("postgres_url"))

@@ -11,12 +11,11 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import IntegrityError
 
 from api.db import queries
-from api.db.models import Job, now
+from api.db.models import Base, Job, now
 from api.db.session import Sessions, make_engine, make_sessions
 from api.errors import ServiceError
 from api.jobs import service, states
 from api.jobs.stages import fresh_stages
-from migrations import upgrade
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -26,8 +25,8 @@ def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session
         if request.param == "sqlite"
         else make_url(request.getfixturevalue("postgres_url"))
     )
-    upgrade(url)
     engine = make_engine(url)
+    Base.metadata.create_all(engine)
     yield make_sessions(engine)
     engine.dispose()
 

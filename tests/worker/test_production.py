@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
+import psycopg
 import pytest
 import redis
 from sqlalchemy import make_url
@@ -29,7 +32,16 @@ class Production:
     environment: dict[str, str]
     data: Path
     redis_url: str
-    http: httpx.Client
+    http: httpx.Client = field(default_factory=httpx.Client)
+
+    @contextmanager
+    def api(self) -> Iterator[httpx.Client]:
+        port = free_port()
+        command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
+        url = f"http://127.0.0.1:{port}"
+        with process(command, env=self.environment) as api, httpx.Client(base_url=url, timeout=20) as self.http:
+            wait_ready(url, api)
+            yield self.http
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -71,7 +83,7 @@ class Production:
 
 
 @pytest.fixture
-def production(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Production]:
+def production(postgres_url: str, redis_url: str, tmp_path: Path) -> Production:
     upgrade(make_url(postgres_url))
     environment = os.environ | {
         "DPDY_DATABASE_URL": postgres_url,
@@ -85,12 +97,7 @@ def production(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Pr
         "DPDY_SWEEP_SECONDS": "0.5",
         "DPDY_POLL_SECONDS": "1",
     }
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with process(command, env=environment) as api, httpx.Client(base_url=url, timeout=20) as http:
-        wait_ready(url, api)
-        yield Production(environment, tmp_path, redis_url, http)
+    return Production(environment, tmp_path, redis_url)
 
 
 def gone(pid: int) -> bool:
@@ -98,8 +105,7 @@ def gone(pid: int) -> bool:
 
 
 def test_submit_cancel_and_kills(production: Production) -> None:
-    http = production.http
-    with production.worker() as worker:
+    with production.api() as http, production.worker() as worker:
         assert http.get("/readyz").status_code == 200
         done = job_when(http, production.submit(steps=4)["id"], "succeeded")
         assert done["progress"] == 1.0
@@ -120,53 +126,53 @@ def test_submit_cancel_and_kills(production: Production) -> None:
         worker.kill()
         worker.wait()
         wait_for(lambda: gone(pid), 5)  # the child does not outlive its worker
-    with production.worker():
-        done = job_when(http, orphaned["id"], "succeeded", seconds=40)
-        assert (done["attempt"], production.start(orphaned["id"], 2)["first"] >= 3) == (2, True)
+        with production.worker():
+            done = job_when(http, orphaned["id"], "succeeded", seconds=40)
+            assert (done["attempt"], production.start(orphaned["id"], 2)["first"] >= 3) == (2, True)
 
 
-def test_a_worker_that_is_stopped_hands_over(production: Production) -> None:
-    with ExitStack() as stack:
-        first = stack.enter_context(production.worker())
-        job = production.submit(steps=100, sleep=0.05)
-        production.in_scene(job["id"])
-        stack.enter_context(production.worker())
-        first.terminate()
-        assert first.wait(15) == 0, first.log.read_text()[-3000:]  # type: ignore[attr-defined]
-        done = job_when(production.http, job["id"], "succeeded", seconds=40)
-        assert done["attempt"] == 2
-        assert "attempt 1: its worker stopped and gave it back" in done["warnings"]
-
-
-def test_lost_and_doubled_messages(production: Production) -> None:
+def test_two_workers_with_lost_and_doubled_messages(production: Production) -> None:
     celery = make_celery(production.redis_url)
-    with redis.Redis.from_url(production.redis_url) as broker:
+    with redis.Redis.from_url(production.redis_url) as broker, production.api() as http, ExitStack() as stack:
         early = production.submit(steps=4)
         broker.flushall()  # the message is lost before any worker is there
-        with production.worker(), production.worker():
-            job_when(production.http, early["id"], "succeeded")
-            job = production.submit(steps=30, sleep=0.05)
-            for _ in range(10):
-                celery.send_task(TASK, args=[job["id"]], queue=QUEUE)
-            production.in_scene(job["id"])
-            broker.flushall()
-            later = production.submit(steps=4)
-            broker.flushall()
-            assert job_when(production.http, job["id"], "succeeded")["attempt"] == 1
-            assert job_when(production.http, later["id"], "succeeded")["attempt"] == 1
-            starts = list(production.run(job["id"]).joinpath("starts").glob("*.json"))
-            assert [path.name for path in starts] == ["1.json"]
+        workers = [stack.enter_context(production.worker()) for _ in range(2)]
+        job_when(http, early["id"], "succeeded")
+
+        job = production.submit(steps=30, sleep=0.05)
+        for _ in range(10):
+            celery.send_task(TASK, args=[job["id"]], queue=QUEUE)
+        production.in_scene(job["id"])
+        broker.flushall()
+        later = production.submit(steps=4)
+        broker.flushall()
+        assert job_when(http, job["id"], "succeeded")["attempt"] == 1
+        assert job_when(http, later["id"], "succeeded")["attempt"] == 1
+        assert [path.name for path in production.run(job["id"]).joinpath("starts").glob("*.json")] == ["1.json"]
+
+        # a worker that is stopped hands its job over
+        moved = production.submit(steps=100, sleep=0.05)
+        child = production.in_scene(moved["id"])
+        (holder,) = [worker for worker in workers if worker.pid == psutil.Process(child).ppid()]
+        holder.terminate()
+        assert holder.wait(15) == 0, holder.log.read_text()[-3000:]  # type: ignore[attr-defined]
+        done = job_when(http, moved["id"], "succeeded", seconds=40)
+        assert done["attempt"] == 2
+        assert "attempt 1: its worker stopped and gave it back" in done["warnings"]
     celery.close()
 
 
-def test_without_a_broker_jobs_are_taken_and_run(production: Production) -> None:
-    away = production.environment | {"DPDY_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with process(command, env=away) as api, httpx.Client(base_url=url, timeout=20) as http:
-        wait_ready(url, api)
-        job = submit(http, upload(http), steer(steps=4))
-        production.environment = away
-        with production.worker():
-            job_when(http, job["id"], "succeeded")
+def test_without_broker_and_with_a_database_that_drops_connections(production: Production, postgres_url: str) -> None:
+    production.environment |= {"DPDY_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    with production.api() as http, production.worker():
+        job = submit(http, upload(http), steer(steps=60, sleep=0.05))
+        production.in_scene(job["id"])
+        with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+            for _ in range(5):
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                time.sleep(0.2)
+        done = job_when(http, job["id"], "succeeded", seconds=30)
+        assert (done["attempt"], done["progress"]) == (1, 1.0)

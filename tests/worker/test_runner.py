@@ -1,10 +1,10 @@
 import json
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -105,7 +105,7 @@ def test_cancel_frees_the_device_in_time_and_retry_goes_on(service: Harness, dea
         job = service.job(job["id"])
         assert (job["state"], job["problem"]) == ("cancelled", None)
         orphan = read_json(service.runner.files.run(job["id"]) / "orphan.json")
-        wait_for(lambda: not any(os.path.exists(f"/proc/{p}/exe") for p in (pid, orphan)), 5)
+        wait_for(lambda: not any(Path(f"/proc/{p}/exe").exists() for p in (pid, orphan)), 5)
         assert states_of(service, job["id"]) == ["queued", "running", "cancelling", "cancelled"]
         if not deaf:
             service.http.post(f"{url}/retry")
@@ -151,7 +151,7 @@ def test_a_zombie_notices_and_writes_nothing(service: Harness) -> None:
         version = service.sessions().get(type(queries.job(service.sessions(), job["id"])), job["id"]).version
         thread.join(10)
         assert not thread.is_alive()
-        assert not os.path.exists(f"/proc/{pid}/exe")
+        assert not Path(f"/proc/{pid}/exe").exists()
         with service.sessions() as session:
             assert queries.job_version(session, job["id"]) == (version, "queued")
 
@@ -182,6 +182,14 @@ def test_progress_never_goes_back(make_settings: Callable[..., Settings]) -> Non
             progress = [event.data["progress"] for event in queries.events(session, job["id"], 0)]
     assert progress == sorted(progress)
     assert progress[-1] == 1.0
+
+
+def test_data_may_lie_in_a_hidden_folder(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with harness(make_settings(data=tmp_path / ".dpdy")) as service:
+        job = service.finished()
+        paths = [item["path"] for item in service.http.get(f"/v1/jobs/{job['id']}/artifacts").json()["items"]]
+    assert "renders/orbit.mp4" in paths
+    assert not any(path.startswith(".") for path in paths)
 
 
 def test_a_prior_of_the_operator_is_used(make_settings: Callable[..., Settings]) -> None:

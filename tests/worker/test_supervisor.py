@@ -107,6 +107,6 @@ def test_child_has_a_group_of_its_own_and_no_credentials(monkeypatch: pytest.Mon
 
 def test_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     before = threading.active_count()
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError):
         supervise([str(tmp_path / "nothing")], lambda _: None, lambda _: None, lambda: None, 1.0)
     assert threading.active_count() == before
