@@ -46,6 +46,8 @@ def smoke() -> RunConfig:
             steps=400,
             rays=1024,
             max_size=96,
+            grid_learning_rate=0.03,
+            mlp_learning_rate=0.01,
             fields=FieldsConfig(
                 static_grid=GridConfig(levels=8, log2_table=15, max_resolution=256),
                 dynamic_grid=GridConfig(levels=6, log2_table=14, max_resolution=128),
