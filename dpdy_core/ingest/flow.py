@@ -14,7 +14,7 @@ def dense_flow(first: np.ndarray, second: np.ndarray, start: np.ndarray | None =
 
     `start` (H, W, 2) is a first guess, which finds motion that is too large to be found from nothing.
     """
-    estimator = cv2.DISOpticalFlow_create(cv2.DISOpticalFlow_PRESET_MEDIUM)
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
     return estimator.calc(first, second, None if start is None else start.copy())
 
 

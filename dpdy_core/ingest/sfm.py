@@ -40,7 +40,7 @@ class Attempt:
 # With little parallax the focal length that bundle adjustment ends at depends on the first guess: 0.85 (61 degrees) is
 # that of a phone; COLMAP's own 1.2 was seen to end 13 % off where 0.85 ends 0.5 % off.
 FIRST = Attempt(
-    features=3000,
+    features=1500,
     peak_threshold=0.004,
     masked=True,
     overlap=None,
@@ -50,7 +50,7 @@ FIRST = Attempt(
     focal_factors=(0.85,),
 )
 SECOND = Attempt(
-    features=8000,
+    features=4000,
     peak_threshold=0.002,
     masked=True,
     overlap=None,

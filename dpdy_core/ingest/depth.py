@@ -1,0 +1,253 @@
+"""Stage depth: how far away things are, in one scale for the whole clip, that of the cameras."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dpdy_core.config import RunConfig
+from dpdy_core.errors import BadInput, BadSettings
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.align import DepthKind, align_clip, apply
+from dpdy_core.ingest.cameras import POINTS_FILE
+from dpdy_core.ingest.clip import (
+    fitted_size,
+    frames_of,
+    load_cameras,
+    read_depth,
+    read_image,
+    read_mask,
+    read_transforms,
+    write_transforms,
+)
+from dpdy_core.ingest.flow import grey
+from dpdy_core.ingest.pinhole import pinholes
+from dpdy_core.ingest.sparse import SparsePoints
+from dpdy_core.ingest.stereo import clip_depth
+from dpdy_core.ingest.triangulate import triangulate
+from dpdy_core.progress import Reporter
+from dpdy_core.rundir import RunDir, write_atomic
+from dpdy_core.runtime import resolve_device
+
+MATCH_SIZE = 480  # longer side at which points are triangulated, pixels
+MIN_POINTS = 60  # sparse points of the clip below which nothing is aligned
+SCALE_TOLERANCE = 0.05  # a metric depth off by less is left as it is
+BAD_RESIDUAL = 0.15  # median relative error after alignment that a user should know of
+FARTHEST = 60.0  # times the clip's median depth: what lies beyond is put there, so that 16 bits suffice
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """What all sources of depth need of the training frames."""
+
+    capture: Path
+    frames: list[dict[str, Any]]
+    cameras: Cameras  # of the stored images
+
+    def images(self, size: tuple[int, int]) -> list[np.ndarray]:
+        return [read_image(self.capture / f["file_path"], size) for f in self.frames]
+
+    def static(self, size: tuple[int, int]) -> list[np.ndarray]:
+        """(H, W) bool each: neither moving nor to be ignored."""
+        masks = []
+        for frame in self.frames:
+            still = np.ones((size[1], size[0]), bool)
+            if "motion_mask_path" in frame:
+                still &= ~read_mask(self.capture / frame["motion_mask_path"], size)
+            if "mask_path" in frame:
+                still &= read_mask(self.capture / frame["mask_path"], size)
+            masks.append(still)
+        return masks
+
+
+def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+    """Stage: `capture/depth/` of the training frames, planar z in camera units, `depth_kind: metric`.
+
+    The capture's depth or a model's is aligned once for the clip to sparse static points; without either a plane sweep
+    finds the static pixels. Where no scale can be found (the camera stands still), depth is left out and said so.
+    """
+    document = read_transforms(run.capture)
+    frames = frames_of(document, "train")
+    clip = _Clip(run.capture, frames, load_cameras(document, frames))
+    source = _source(config, frames)
+    depth: list[np.ndarray] | None = None
+    if source != "none":
+        points = _points(run, clip, reporter)
+        if source == "sweep":
+            depth = _swept(clip, points, config, reporter)
+        else:
+            depth = _aligned(clip, document, points, source, config, reporter)
+    for frame in frames:
+        frame.pop("depth_file_path", None)
+    if depth is not None:
+        _write(run, document, frames, depth)
+    write_transforms(run.capture, document)
+
+
+def _source(config: RunConfig, frames: list[dict[str, Any]]) -> str:
+    given = any("user_depth_file_path" in f for f in frames)
+    match config.depth.source:
+        case "auto":
+            return "capture" if given else "model" if config.depth.model else "sweep"
+        case "capture" if not given:
+            raise BadInput("the capture has no depth for its training frames", "set depth.source to auto or sweep")
+        case "model" if not config.depth.model:
+            raise BadSettings(
+                "depth.source is model but depth.model is not set", "set depth.model to a folder or hub id"
+            )
+        case chosen:
+            return chosen
+
+
+def _points(run: RunDir, clip: _Clip, reporter: Reporter) -> SparsePoints:
+    """The points that structure from motion left, else triangulated with the capture's poses."""
+    stored = run.capture / POINTS_FILE
+    if stored.exists():
+        return SparsePoints.load(stored)
+    full = (clip.cameras.width, clip.cameras.height)
+    size = fitted_size(*full, MATCH_SIZE)
+    return triangulate(
+        [grey(image) for image in clip.images(size)],
+        clip.static(size),
+        pinholes(clip.cameras.resized(*size)),
+        [f["file_path"] for f in clip.frames],
+        (full[0] / size[0], full[1] / size[1]),
+        reporter.step,
+    )
+
+
+def _swept(clip: _Clip, points: SparsePoints, config: RunConfig, reporter: Reporter) -> list[np.ndarray] | None:
+    if len(points.depth) < MIN_POINTS:
+        reporter.fall_back(f"{_no_parallax(points)}: no depth is used")
+        return None
+    size = fitted_size(clip.cameras.width, clip.cameras.height, config.depth.max_size)
+    greys = np.stack([grey(image) for image in clip.images(size)])
+    static = np.stack(clip.static(size))
+    cameras = clip.cameras.resized(*size)
+    device = resolve_device(config.device)
+    depth = clip_depth(greys, static, cameras, points, config.depth, device, reporter.step)
+    found = float((depth > 0).mean())
+    if found < 0.1:
+        reporter.warn(
+            f"the plane sweep found depth for only {found:.0%} of the pixels (low texture or little parallax)"
+        )
+    reporter.step(1, 1, pixels_with_depth=found, sparse_points=len(points.depth))
+    return list(depth)
+
+
+def _no_parallax(points: SparsePoints) -> str:
+    return f"only {len(points.depth)} static points have parallax (the camera hardly moves, or there is little texture)"
+
+
+def _aligned(
+    clip: _Clip, document: dict[str, Any], points: SparsePoints, source: str, config: RunConfig, reporter: Reporter
+) -> list[np.ndarray] | None:
+    """Depth of the capture or of a model in the scale of the cameras."""
+    if source == "model":
+        values, kind = _predicted(clip, config, reporter)
+    else:
+        values, kind = _given(clip, document, reporter)
+    at_points, depths = _samples(clip, values, points)
+    if sum(map(len, depths)) < MIN_POINTS:
+        if kind == "metric" and source == "capture" and "pose_source" not in document:
+            reporter.warn(f"{_no_parallax(points)}: the scale of the capture's depth could not be checked")
+            return values
+        reporter.fall_back(f"{_no_parallax(points)}: depth cannot be brought to the cameras' scale and is left out")
+        return None
+    alignment = align_clip(at_points, depths, kind, np.random.default_rng(config.seed))
+    if alignment is None:
+        reporter.fall_back("depth could not be aligned to the cameras and is left out")
+        return None
+    _report(alignment.lines[0][0], alignment.residual, alignment.points, kind, source, document, reporter)
+    if kind == "metric" and abs(alignment.lines[0][0] - 1) < SCALE_TOLERANCE:
+        return values
+    return [
+        np.where(v > 0, apply(v, line, kind), 0)
+        if kind != "relative_disparity" or source == "capture"
+        else apply(v, line, kind)
+        for v, line in zip(values, alignment.lines, strict=True)
+    ]
+
+
+def _report(
+    scale: float,
+    residual: float,
+    points: int,
+    kind: DepthKind,
+    source: str,
+    document: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    reporter.step(1, 1, depth_residual=residual, points=points, scale=scale)
+    expected = source == "capture" and "pose_source" not in document  # poses and depth came together
+    if kind == "metric" and expected and abs(scale - 1) >= SCALE_TOLERANCE:
+        reporter.warn(f"the capture's depth disagrees with its cameras: scaled by {scale:.4g} for the whole clip")
+    if residual > BAD_RESIDUAL:
+        reporter.warn(f"depth fits the cameras badly: median relative error {residual:.0%} at {points} sparse points")
+
+
+def _predicted(clip: _Clip, config: RunConfig, reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
+    # transformers takes seconds to import and only this branch needs it.
+    from dpdy_core.ingest.monocular import DepthModel
+
+    size = (clip.cameras.width, clip.cameras.height)
+    model = DepthModel(str(config.depth.model), resolve_device(config.device))
+    return model.predict(clip.images(size), reporter.step), model.kind
+
+
+def _given(clip: _Clip, document: dict[str, Any], reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
+    """The capture's own depth, in its own unit, 0 = none."""
+    size = (clip.cameras.width, clip.cameras.height)
+    unit = float(document.get("user_depth_unit_scale_factor", 0.001))
+    empty = np.zeros((size[1], size[0]), np.float32)
+    key = "user_depth_file_path"
+    values = [read_depth(clip.capture / f[key], unit, size) if key in f else empty for f in clip.frames]
+    lacking = sum(key not in f for f in clip.frames)
+    if lacking:
+        reporter.warn(f"{lacking} of {len(clip.frames)} training frames have no depth")
+    kind: DepthKind = document.get("user_depth_kind", document.get("depth_kind", "metric"))
+    document["user_depth_kind"] = kind  # `depth_kind` is about to speak of the result
+    return values, kind
+
+
+def _samples(clip: _Clip, values: list[np.ndarray], points: SparsePoints) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Values and true depths at the sparse points of each frame, where there is a value."""
+    sampled, depths = [], []
+    for frame, value in zip(clip.frames, values, strict=True):
+        xy, depth = points.seen_by(frame["file_path"])
+        column = np.clip(xy[:, 0].astype(int), 0, value.shape[1] - 1)
+        row = np.clip(xy[:, 1].astype(int), 0, value.shape[0] - 1)
+        found = value[row, column].astype(np.float64)
+        known = (found > 0) & (depth > 0)
+        sampled.append(found[known])
+        depths.append(depth[known])
+    return sampled, depths
+
+
+def _write(run: RunDir, document: dict[str, Any], frames: list[dict[str, Any]], depth: list[np.ndarray]) -> None:
+    """Store 16-bit PNGs of the images' size with one unit for the clip."""
+    size = (int(document["w"]), int(document["h"]))
+    known = np.concatenate([d[(d > 0) & np.isfinite(d)][::7] for d in depth])
+    farthest = min(max((float(d[np.isfinite(d)].max(initial=0)) for d in depth), default=0), _limit(known))
+    unit = max(farthest, 1e-6) / 65535
+    for frame, values in zip(frames, depth, strict=True):
+        raw = np.rint(np.clip(values, 0, farthest) / unit).astype(np.uint16)
+        raw = cv2.resize(raw, size, interpolation=cv2.INTER_NEAREST)
+        inside = PurePosixPath(frame["file_path"])
+        name = inside.relative_to("images") if inside.is_relative_to("images") else inside
+        relative = PurePosixPath("depth") / name.with_suffix(".png")
+        write_atomic(run.capture / relative, lambda path, raw=raw: _imwrite(path, raw))  # type: ignore[misc]
+        frame["depth_file_path"] = str(relative)
+    document["depth_unit_scale_factor"] = unit
+    document["depth_kind"] = "metric"
+
+
+def _limit(known: np.ndarray) -> float:
+    return FARTHEST * float(np.median(known)) if len(known) else 1.0
+
+
+def _imwrite(path: Path, image: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), image):
+        raise OSError(f"cannot write {path}")
