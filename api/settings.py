@@ -2,10 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
+
+    @model_validator(mode="after")
+    def _lease_outlasts_heartbeats(self) -> Self:
+        if self.lease_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError("DPDY_LEASE_SECONDS must be at least three times DPDY_HEARTBEAT_SECONDS")
+        return self
 
     @property
     def database(self) -> URL:

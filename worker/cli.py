@@ -59,5 +59,6 @@ def read_settings(**given: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(f"DPDY_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        named = [("DPDY_" + str(e["loc"][0]).upper() + ": " if e["loc"] else "", e["msg"]) for e in error.errors()]
+        wrong = "; ".join(name + message for name, message in named)
         raise BadSettings(wrong, "see `dpdy serve --help` for all variables") from error

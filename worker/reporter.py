@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.db import queries
 from api.db.models import Artifact, Job, now
 from api.db.session import Sessions
 from api.jobs import service
@@ -143,9 +144,11 @@ class JobReporter:
                 if time.monotonic() - written >= self._settings.progress_seconds:
                     written = time.monotonic()
                     self._write()
-                if time.monotonic() - heartbeat >= min(self._settings.heartbeat_seconds, 1.0):
+                if time.monotonic() - heartbeat >= self._settings.heartbeat_seconds:
                     heartbeat = time.monotonic()
                     self._renew()
+                else:
+                    self._look()
             except SQLAlchemyError as error:
                 log.warning("job %s: the database does not answer, trying again: %s", self._job_id, error)
         try:
@@ -157,6 +160,12 @@ class JobReporter:
         with self._sessions.begin() as session:
             state = service.heartbeat(session, self._job_id, self._attempt)
         self._lease = "lost" if state is None else "cancel" if state == "cancelling" else None
+
+    def _look(self) -> None:
+        """Hear of a cancellation between two heartbeats, by reading only."""
+        with self._sessions() as session:
+            if queries.is_cancelling(session, self._job_id, self._attempt):
+                self._lease = "cancel"
 
     def _write(self) -> None:
         with self._lock:

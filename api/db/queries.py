@@ -43,6 +43,12 @@ def job_version(session: Session, job_id: str) -> tuple[int, str] | None:
     return (row.version, row.state) if row else None
 
 
+def is_cancelling(session: Session, job_id: str, attempt: int) -> bool:
+    """Whether this attempt of the job should stop."""
+    statement = select(Job.id).where(Job.id == job_id, Job.attempt == attempt, Job.state == "cancelling")
+    return session.scalar(statement) is not None
+
+
 def jobs(
     session: Session, state: str | None, tag: str | None, before: tuple[datetime, str] | None, limit: int
 ) -> Sequence[Job]:

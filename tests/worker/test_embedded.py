@@ -68,14 +68,15 @@ def test_the_whole_story_then_a_restart_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_killed_outright_the_next_start_goes_on(tmp_path: Path) -> None:
-    with served(tmp_path, DPDY_LEASE_SECONDS="1.5", DPDY_HEARTBEAT_SECONDS="0.3") as (http, running):
+    quick = {"DPDY_LEASE_SECONDS": "3", "DPDY_HEARTBEAT_SECONDS": "0.3"}
+    with served(tmp_path, **quick) as (http, running):
         job = submit(http, upload(http), steer(steps=60, sleep=0.05))
         wait_for(lambda: (http.get(f"/v1/jobs/{job['id']}").json()["stages"][5]["step"] or 0) >= 5)
         first = json.loads((tmp_path / "jobs" / job["id"] / "run" / "starts" / "1.json").read_text())
         running.kill()
         running.wait()
         wait_for(lambda: not Path(f"/proc/{first['pid']}/exe").exists(), 5)  # the child does not outlive it
-    with served(tmp_path, DPDY_LEASE_SECONDS="1.5", DPDY_SWEEP_SECONDS="0.3") as (http, _):
+    with served(tmp_path, **quick, DPDY_SWEEP_SECONDS="0.3") as (http, _):
         done = job_when(http, job["id"], "succeeded")
         assert done["attempt"] == 2
         assert any("no sign of life" in warning for warning in done["warnings"])
@@ -87,6 +88,7 @@ def test_killed_outright_the_next_start_goes_on(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], {}, "DPDY_AUTH=off"),
         ([], {"DPDY_AUTH": "on"}, "not available"),
         ([], {"DPDY_MAX_UPLOAD_BYTES": "many"}, "DPDY_MAX_UPLOAD_BYTES"),
+        ([], {"DPDY_LEASE_SECONDS": "9"}, "three times"),
         ([], {"DPDY_STORAGE_URL": "s3://bucket"}, "DPDY_STORAGE_URL"),
         ([], {"DPDY_DATABASE_URL": "mysql://x"}, "DPDY_DATABASE_URL"),
     ],
