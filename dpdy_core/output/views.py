@@ -236,7 +236,7 @@ def _trajectory(name: str, run: RunDir, config: RunConfig, studio: Studio) -> Tr
             return paths.orbit(train.cameras, studio.depth, count, fps)
         case "test":
             test = load_clip(run.capture, "test", config.scene.max_size)
-            return paths.as_filmed(test.cameras, test.times, fps) if test else None
+            return _one_camera_after_the_other(test, fps) if test else None
     stored = run.camera_paths / Path(name).name
     file = stored if stored.is_file() else Path(name)
     if file.suffix.lower() != ".json":
@@ -245,6 +245,12 @@ def _trajectory(name: str, run: RunDir, config: RunConfig, studio: Studio) -> Tr
         )
     trajectory = read_camera_path(file, train.cameras.width, train.cameras.height, fps)
     return Trajectory(trajectory.cameras, trajectory.times, config.render.fps or trajectory.fps)
+
+
+def _one_camera_after_the_other(clip: Clip, fps: float) -> Trajectory:
+    """The clip in the order of its file names: held-out cameras that film at the same time do not alternate."""
+    order = sorted(range(len(clip)), key=clip.names.__getitem__)
+    return paths.as_filmed(clip.cameras[order], clip.times[order], fps)
 
 
 def _fitted(trajectory: Trajectory, width: int | None) -> Trajectory:

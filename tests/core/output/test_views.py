@@ -11,7 +11,7 @@ import pytest
 
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings, Cancelled
-from dpdy_core.ingest.clip import load_clip
+from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
 from dpdy_core.output.views import capture_fps, render_path, render_views
 from dpdy_core.progress import Event, Reporter, read_events
 from dpdy_core.rundir import RunDir, read_json
@@ -161,6 +161,21 @@ def test_previews_are_announced(make_run: MakeRun, config: RunConfig) -> None:
     render_views(run, config, reporter)
     announced = [e["path"] for e in events if e["event"] == "preview"]
     assert announced == [f"renders/previews/{n}.jpg" for n in ("input", "stabilised", "bullet-time", "orbit")]
+
+
+def test_held_out_cameras_are_shown_one_after_the_other(
+    make_run: MakeRun, config: RunConfig, reporter: Reporter
+) -> None:
+    run = make_run(4)
+    document = read_transforms(run.capture)
+    for i, frame in enumerate(document["frames"][6:]):  # two cameras that film at the same two times
+        frame["time"] = float(i % 2)
+        frame["transform_matrix"][1][3] = 0.5 if i < 2 else -0.5
+    write_transforms(run.capture, document)
+    render_path(run, config, "test", None, None, None, reporter)
+    shown = read_json(run.renders / "test.json")["camera_path"]
+    assert [f["camera_to_world"][7] for f in shown] == [0.5, 0.5, -0.5, -0.5]
+    assert [f["render_time"] for f in shown] == [0, 1, 0, 1]
 
 
 def test_capture_fps_falls_back_to_three_seconds_within_bounds() -> None:
