@@ -125,7 +125,9 @@ class FieldsConfig(Section):
     time_resolution: float = Field(1.0, gt=0, description="cells along time per frame at the finest level")
     proposal_grid: GridConfig = GridConfig(levels=6, log2_table=16, max_resolution=256)
     hidden: int = Field(64, ge=8, le=512, description="width of the MLPs")
-    view_dependence: bool = True
+    view_dependence: bool = Field(
+        False, description="static colours may depend on the viewing direction; off extrapolates better from one path"
+    )
     split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
     blend: Literal["additive", "learned"] = Field(
         "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"

@@ -214,7 +214,7 @@ def test_other_depth_losses_train(run: RunDir, losses: dict[str, Any]) -> None:
     assert psnr(run) > 5
 
 
-@pytest.mark.parametrize("fields", [{"split": False}, {"blend": "learned"}, {"view_dependence": False}])
+@pytest.mark.parametrize("fields", [{"split": False}, {"blend": "learned"}, {"view_dependence": True}])
 def test_ablations_train(run: RunDir, fields: dict[str, Any]) -> None:
     small = tiny_config().scene.fields
     optimise_scene(run, tiny_config(fields=small.model_copy(update=fields)), Reporter())
