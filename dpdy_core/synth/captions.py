@@ -54,7 +54,7 @@ def describe(stills: Stills, views: Views, dice: Dice) -> list[str]:
         seen = sorted((k for k in range(MAX_OBJECTS) if share[b][k] >= SEEN), key=lambda k: x[b][k])
         words = _things(scene, seen, share[b], x[b], depth[b], luck[b])
         setting = _setting(scene, luck[b])
-        lead = ("a scene with ", "a picture of ", "")[(luck[b][0] > 0.12) + (luck[b][0] > 0.2)]
+        lead = ("a scene with ", "an image of ", "")[(luck[b][0] > 0.12) + (luck[b][0] > 0.2)]
         captions.append(f"{lead}{words} {setting}" if words and luck[b][1] > 0.06 else f"a scene {setting}")
     return captions
 

@@ -2,6 +2,7 @@
 motion masks, held-out views and co-visibility."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from dpdy_core.geometry.cameras import Cameras, look_at
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import folder_atomic, write_json
 from dpdy_core.synth.covisibility import carried, times_seen
+from dpdy_core.synth.raytrace import PieceList
 from dpdy_core.synth.scenes import SCENES, MovingScene, build_scene
 from dpdy_core.synth.shading import Images, draw
 from dpdy_core.synth.world import World
@@ -25,6 +27,7 @@ FOCAL = 0.95  # of the image's width
 HELD_OUT = (("test_a", 18.0, 2.0), ("test_b", -12.0, 14.0))  # degrees beyond the ends of the arc, and above it
 MILLIMETRE = 0.001
 SEEN_BY = 3  # training frames that make a point co-visible
+POINTS = 1 << 14  # followed at once
 FPS = 12
 MIN_SIZE, MAX_SIZE = 16, 4096
 
@@ -51,9 +54,9 @@ def make_capture(out: Path, scene: str, frames: int, width: int, height: int, se
         for name in ("images", "depth", "motion_masks", "covisible"):
             (folder / name).mkdir()
         _write_maps(folder, [name for name, _ in views], images, _motion(moving_scene, world, images))
-        for i in range(frames, len(views)):
+        for (name, _), seen in zip(views[frames:], _covisible(world, cameras, images, frames), strict=True):
             reporter.check()
-            _write_png(folder / "covisible" / f"{views[i][0]}.png", _covisible(world, cameras, images, i, frames))
+            _write_png(folder / "covisible" / f"{name}.png", _mask(seen))
         _write_video(folder / "rgb.mp4", _bytes(images.rgb[:frames]))
         write_json(folder / "transforms.json", _document(views, frames, cameras))
     reporter.done(frames=frames, held_out=len(views) - frames)
@@ -106,14 +109,18 @@ def _motion(scene: MovingScene, world: World, images: Images) -> Tensor:
     return scene.moving[world.pieces.owner[0]][images.place]
 
 
-def _covisible(world: World, cameras: Cameras, images: Images, view: int, frames: int) -> np.ndarray:
-    """(H, W) uint8 for view `view`: 255 where at least SEEN_BY of the first `frames` views saw the same point."""
-    origin, direction = cameras.image_rays(view)
-    point = (origin + images.depth[view, 0, :, :, None] * direction).reshape(-1, 3)
+def _covisible(world: World, cameras: Cameras, images: Images, frames: int) -> Iterator[Tensor]:
+    """(H, W) for each view after the first `frames`, which train: whether SEEN_BY of these saw the same point."""
     training = torch.arange(frames)
-    points = carried(world.pieces, view, training, images.place[view].flatten(), point)
-    seen = times_seen(points, cameras[training], images.depth[:frames, 0]) >= SEEN_BY
-    return _mask(seen.view(cameras.height, cameras.width))
+    scenes = PieceList(world[:frames])
+    for view in range(frames, len(world)):
+        origin, direction = cameras.image_rays(view)
+        point = (origin + images.depth[view, 0, :, :, None] * direction).reshape(-1, 3)
+        counts = []
+        for part in torch.arange(len(point)).split(POINTS):
+            points = carried(world.pieces, view, training, images.place[view].flatten()[part], point[part])
+            counts.append(times_seen(points, scenes, cameras[training], images.depth[:frames, 0]))
+        yield (torch.cat(counts) >= SEEN_BY).view(cameras.height, cameras.width)
 
 
 def _write_maps(folder: Path, names: list[str], images: Images, motion: Tensor) -> None:

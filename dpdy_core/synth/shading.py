@@ -17,7 +17,7 @@ from dpdy_core.synth.world import FAR, Light, World
 
 # where four rays pass through a pixel, and which part of the sun's disc the shadow ray of each looks at
 SAMPLES = ((-0.25, -0.25, 0.0, 0.7), (0.25, -0.25, -0.7, 0.0), (-0.25, 0.25, 0.7, 0.0), (0.25, 0.25, 0.0, -0.7))
-CHUNK = {"cpu": 1 << 14, "cuda": 1 << 21}  # pixels at once; on the CPU about what the cache holds
+CHUNK = {"cpu": 1 << 14, "cuda": 1 << 22}  # pixels at once; on the CPU about what the cache holds
 GRAIN_CELL = 0.4  # metres
 HAZE = 70.0  # metres after which open ground takes the horizon's colour
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 NEAR = 1e-4
-MARCH_STEPS, POLISH_STEPS = 40, 3
+MARCH_STEPS, POLISH_STEPS = 36, 5
 
 
 def _nearest(*candidates: tuple[Tensor, Tensor]) -> Tensor:
@@ -105,7 +105,10 @@ def hit_capsule(origin: Tensor, direction: Tensor, size: Tensor) -> Tensor:
 
 
 def hit_torus(origin: Tensor, direction: Tensor, size: Tensor) -> Tensor:
-    """Sphere tracing inside the bounding ball (the quartic's closed form loses too many digits in float32)."""
+    """Sphere tracing inside the bounding ball (the quartic's closed form loses too many digits in float32).
+
+    Only for rays that start outside of the torus.
+    """
     ring, tube = size[0], size[1]
     speed = _dot(direction, direction).sqrt()
     d = direction / speed
@@ -123,12 +126,13 @@ def hit_torus(origin: Tensor, direction: Tensor, size: Tensor) -> Tensor:
         return length - tube, (across * (x * d[0] + y * d[1]) / around + z * d[2]) / length
 
     for _ in range(MARCH_STEPS):
-        t = t + distance(t)[0]
-    met = (distance(t)[0] < 2e-3 * tube) & (t < end) & (gap < reach * reach)
+        value = distance(t)[0]
+        # a least step, so that rays which only graze a part get past it; it is taken back where it goes inside
+        t = t + torch.where(value < 0, value, torch.maximum(value, 0.1 * tube))
     for _ in range(POLISH_STEPS):
         value, slope = distance(t)
-        # grazing rays have no slope; they are close enough already
-        t = t - torch.where(slope < -0.05, value / slope.clamp_max(-0.05), value)
+        t = t - value / torch.where(slope.abs() < 0.05, torch.full_like(slope, -0.05), slope)
+    met = (distance(t)[0].abs() < 1e-3 * tube) & (t < end) & (gap < reach * reach)
     return _nearest((t / speed, met))
 
 
