@@ -89,7 +89,7 @@ def _rendered(
     run: RunDir, config: RunConfig, clip: Clip, device: torch.device, reporter: Reporter
 ) -> Iterator[tuple[Tensor, Rendering, np.ndarray]]:
     """Truth (H, W, 3), rendering and a row of pictures (truth, render, error, depth) of each view of `clip`."""
-    scene = load_scene(run.scene, device)
+    scene = load_scene(run.scene, device, reporter.fall_back)
     chunk = config.render.chunk
     low, high = disparity_range(probe_depths(scene, as_filmed(clip.cameras, clip.times, 1.0), chunk))
     for view, time in enumerate(clip.times.tolist()):

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def render_path(
     trajectory = _trajectory(path, run, config, studio)
     if trajectory is None:
         raise BadInput("the capture has no test views", "render another path")
-    trajectory = _fitted(trajectory, config.render.width)
+    trajectory = _fitted(replace(trajectory, fps=fps or trajectory.fps), config.render.width)
     if out is None:
         video = _make(run, _file_stem(path), studio, trajectory, reporter, 0, len(trajectory))
     else:
@@ -114,7 +114,7 @@ def open_studio(run: RunDir, config: RunConfig, reporter: Reporter) -> Studio:
     if train is None:
         raise BadInput("no training frame has a camera pose", "run the stage `cameras` first")
     train = train.to(device)
-    scene = load_scene(run.scene, device)
+    scene = load_scene(run.scene, device, reporter.fall_back)
     witnesses = witness_depths(scene, train, config.render.chunk, reporter.check)
     fps = config.render.fps or capture_fps(read_transforms(run.capture), len(train))
     return Studio(
@@ -243,8 +243,7 @@ def _trajectory(name: str, run: RunDir, config: RunConfig, studio: Studio) -> Tr
         raise BadInput(
             f"there is no camera path {name!r}", f"use {', '.join(PATH_NAMES)} or a nerfstudio camera-path JSON file"
         )
-    trajectory = read_camera_path(file, train.cameras.width, train.cameras.height, fps)
-    return Trajectory(trajectory.cameras, trajectory.times, config.render.fps or trajectory.fps)
+    return read_camera_path(file, train.cameras.width, train.cameras.height, fps)
 
 
 def _one_camera_after_the_other(clip: Clip, fps: float) -> Trajectory:

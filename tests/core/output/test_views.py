@@ -135,6 +135,9 @@ def test_a_camera_path_file_is_rendered_under_its_name(
     assert shown.shape == (2, 22, 32, 3)
     red = (shown[..., 0] > 150) & (shown[..., 1] < 120)
     columns = [np.nonzero(r)[1].mean() for r in red]
+    assert read_json(run.renders / "my-path.json")["fps"] == 5  # the file's own; an explicit one wins
+    render_path(run, config, str(file), 7.0, None, None, reporter)
+    assert read_json(run.renders / "my-path.json")["fps"] == 7
     assert columns[0] < 12 < 20 < columns[1]  # the ball is left at time 0 and right at time 1
 
 
