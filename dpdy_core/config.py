@@ -180,7 +180,7 @@ class SceneConfig(Section):
     steps: int = Field(4000, ge=0)
     rays: int = Field(4096, ge=16, description="rays per step")
     reaimed: Share = Field(
-        0.25, description="share of the rays that look at their pixel's surface again from a moved camera; needs depth"
+        0.4, description="share of the rays that look at their pixel's surface again from a moved camera; needs depth"
     )
     max_size: int = Field(
         512, ge=16, le=4096, description="longer side at which the scene is trained and scored, pixels"
