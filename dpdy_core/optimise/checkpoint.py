@@ -19,6 +19,7 @@ from dpdy_core.config import FieldsConfig, SamplingConfig
 from dpdy_core.errors import BadSettings, JobFailed
 from dpdy_core.rundir import read_json, sha256_file, write_atomic, write_json
 from dpdy_core.scene.contraction import Bounds
+from dpdy_core.scene.fusion import fuse_encoders
 from dpdy_core.scene.hashgrid import choose_backend
 from dpdy_core.scene.scene import Scene
 
@@ -39,7 +40,12 @@ def save_checkpoint(folder: Path, step: int, header: dict[str, Any], tensors: di
     """Write the checkpoint of `step`, then remove all but the last two."""
     numbers, record = _files(folder, step)
     contents = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(numbers, lambda partial: save_file(contents, partial))
+
+    def write(partial: Path) -> None:
+        save_file(contents, partial)
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
+
+    write_atomic(numbers, write)
     write_json(record, {**header, "step": step, "sha256": sha256_file(numbers)})
     for old in _steps(folder)[KEPT:]:
         for path in reversed(_files(folder, old)):
@@ -94,21 +100,25 @@ def build_scene(checkpoint: Checkpoint, device: torch.device | str) -> Scene:
     return scene.to(device)
 
 
-def load_scene(folder: Path, device: torch.device | str) -> Scene:
-    """The scene of the newest valid checkpoint in `folder`, ready to render.
+def load_scene(folder: Path, device: torch.device | str, fall_back: Callable[[str], None] | None = None) -> Scene:
+    """The scene of the newest valid checkpoint in `folder`, ready to render, with fused kernels on CUDA.
 
+    `fall_back` is told if the kernels have to stay unfused.
     Raises JobFailed if there is none and BadSettings if its backend cannot run on `device`.
     """
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise JobFailed(f"there is no valid checkpoint in {folder.name}/", "run the scene stage again")
     try:
-        return build_scene(checkpoint, device).eval().requires_grad_(False)
+        scene = build_scene(checkpoint, device).eval().requires_grad_(False)
     except BadSettings as error:
         raise BadSettings(
             f"the scene was optimised with another backend: {error.detail}",
             "render it on a machine like the one that made it, or optimise with scene.fields.backend=torch",
         ) from error
+    if torch.device(device).type == "cuda" and (reason := fuse_encoders(scene)) and fall_back:
+        fall_back(reason)
+    return scene
 
 
 def _files(folder: Path, step: int) -> tuple[Path, Path]:

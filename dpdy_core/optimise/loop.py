@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import shutil
-import subprocess
 import time
 
 import torch
@@ -25,6 +24,7 @@ from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.rundir import RunDir, sha256_file
 from dpdy_core.runtime import resolve_device
 from dpdy_core.scene.contraction import find_bounds
+from dpdy_core.scene.fusion import fuse_encoders
 from dpdy_core.scene.hashgrid import choose_backend
 from dpdy_core.scene.scene import Scene
 
@@ -47,8 +47,8 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     assert checkpoint is not None
     clip = clip.to(device)
     training = restore(config.scene, checkpoint, clip, device)
-    if device.type == "cuda":
-        _fuse(training.scene, reporter)
+    if device.type == "cuda" and (reason := fuse_encoders(training.scene)):
+        reporter.fall_back(reason)
     _optimise(run, config, reporter, training, checkpoint)
 
 
@@ -67,21 +67,6 @@ def _initialise(run: RunDir, config: RunConfig, clip: Clip, device: torch.device
     scene = Scene(fields, config.scene.sampling, find_bounds(clip), len(clip), backend, generator)
     training = Training(config.scene, scene, clip, torch.Generator(device).manual_seed(config.seed))
     save_checkpoint(run.scene, 0, {**scene_header(scene), "identity": identity}, training.state())
-
-
-def _fuse(scene: Scene, reporter: Reporter) -> None:
-    """Compile the encoders of the torch backend and try them once."""
-    for encoder in scene.encoders():
-        encoder.compile_kernels()
-        try:
-            encoder(torch.rand(4096, 4, device=encoder.table.device)).sum().backward()
-        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-            for each in scene.encoders():
-                each.use_eager()
-            reason = str(error).strip().partition("\n")[0]
-            reporter.fall_back(f"the hash grids run unfused, several times slower: torch.compile failed ({reason})")
-            break
-    scene.zero_grad(set_to_none=True)
 
 
 def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Training, checkpoint: Checkpoint) -> None:

@@ -26,6 +26,7 @@ class Training:
         self.config, self.scene, self.clip, self.generator = config, scene, clip, generator
         self.step = 0
         self.distillation: Distillation | None = None
+        self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation step, to report
         metric = config.losses.depth_loss == "aligned"
         self.rays = TrainingRays(clip, config.reaimed if metric else 0.0)
         losses, split = config.losses, config.fields.split
@@ -57,10 +58,10 @@ class Training:
         if self.distillation is not None and self.distillation.due(self.step, progress):
             loss, logged = self.distillation.loss(progress, self.generator)
             loss.backward()
-            numbers |= {f"sds_{name}": value.detach() for name, value in logged.items()}
+            self.distilled = {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
         self.optimiser.step()
         self.step += 1
-        return numbers
+        return numbers | self.distilled
 
     def _reconstruct(self, progress: float) -> dict[str, Tensor]:
         batch = self.rays.draw(self.config.rays, self.generator)
