@@ -9,7 +9,7 @@ from torch import Tensor
 from dpdy_core.synth.objects import Pieces, tilt
 from dpdy_core.synth.shapes import CAPSULE, ELLIPSOID
 
-LINKS = 6
+LINKS = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Stalk:
             rotations.append(turn)
             positions.append(joint + turn[..., 2] * (step / 2))
             joint = joint + turn[..., 2] * step
-            radius = 0.045 - 0.004 * i
+            radius = 0.045 - 0.005 * i
             sizes.append([radius, radius, step / 2])
         positions.append(joint)
         rotations.append(rotations[-1])

@@ -112,7 +112,7 @@ def bending(dice: Dice) -> tuple[list[Actor], list[Stalk], float]:
     ]
     stalks: list[Stalk] = []
     for x, y, size in pots:
-        for _ in range(3):
+        for _ in range(3 if size > 0.4 else 2):
             around, length, sway, lean, waves, phase = dice.uniform(0, 1, 6).tolist()
             azimuth = 2 * math.pi * (around + len(stalks)) / 3
             root = (x + 0.15 * size * math.cos(azimuth), y + 0.15 * size * math.sin(azimuth), 0.8 * size)
