@@ -19,10 +19,11 @@ MIN_POINTS = 8
 
 @dataclass(frozen=True)
 class Alignment:
-    """target = scale * value + shift for each frame; `residual` is the clip's median relative error of depth."""
+    """target = scale * value + shift for each frame; errors are the clip's median relative error of depth."""
 
     lines: list[tuple[float, float]]
-    residual: float
+    residual: float  # of the aligned values
+    level: float  # of one and the same depth everywhere: what the values must beat to be worth anything
     points: int
 
 
@@ -32,7 +33,7 @@ def fit_line(
     """Scale and shift with y = scale * x + shift for most of the points (N,).
 
     Least median of squares over random pairs (Rousseeuw, 1984) as a start that bears up to half outliers, then
-    iteratively reweighted least squares with Huber's weights. `weights` (N,) scale the points' say in the second part.
+    iteratively reweighted least squares with Huber's weights. `weights` (N,) scale the points' say in both.
     """
     weights = np.ones(len(x)) if weights is None else weights
     share = weights / weights.sum()
@@ -43,12 +44,12 @@ def fit_line(
         return 0.0, float(np.median(y))
     slope = (y[second] - y[first])[usable] / run[usable]
     shift = y[first][usable] - slope * x[first][usable]
-    errors = np.median(np.abs(slope[:, None] * x + shift[:, None] - y), axis=1)
-    best = int(errors.argmin())
+    errors = np.abs(slope[:, None] * x + shift[:, None] - y)
+    best = int(np.argmin([_weighted_median(error, weights) for error in errors]))
     line = float(slope[best]), float(shift[best])
     for _ in range(ROUNDS):
         error = np.abs(line[0] * x + line[1] - y)
-        noise = max(1.4826 * float(np.median(error)), 1e-12)
+        noise = max(1.4826 * _weighted_median(error, weights), 1e-12)
         w = weights * np.minimum(1.0, HUBER * noise / np.maximum(error, 1e-12))
         w = np.where(error > 6 * noise, 0.0, w)
         mean_x, mean_y = (w @ x) / w.sum(), (w @ y) / w.sum()
@@ -58,6 +59,12 @@ def fit_line(
         scale = float(w @ ((x - mean_x) * (y - mean_y)) / spread)
         line = scale, float(mean_y - scale * mean_x)
     return line
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(reached, 0.5 * reached[-1])]])
 
 
 def align_clip(
@@ -71,9 +78,10 @@ def align_clip(
     everything, truth = np.concatenate(values), np.concatenate(depths)
     if len(truth) < 3 * MIN_POINTS:
         return None
+    level = _relative_error(np.full(len(truth), np.median(truth)), truth)
     if kind == "metric":
         scale = float(np.exp(np.median(np.log(truth / everything))))
-        return Alignment([(scale, 0.0)] * len(values), _relative_error(scale * everything, truth), len(truth))
+        return Alignment([(scale, 0.0)] * len(values), _relative_error(scale * everything, truth), level, len(truth))
     targets = [1 / d if kind == "relative_disparity" else d for d in depths]
     own = [
         fit_line(v, t, generator)
@@ -95,7 +103,7 @@ def align_clip(
         together = np.concatenate([t, clip[0] * ends + clip[1]])
         lines.append(fit_line(np.concatenate([v, ends]), together, generator, weights))
     fitted = np.concatenate([apply(v, line, kind) for v, line in zip(values, lines, strict=True)])
-    return Alignment(lines, _relative_error(fitted, truth), len(truth))
+    return Alignment(lines, _relative_error(fitted, truth), level, len(truth))
 
 
 def apply(values: np.ndarray, line: tuple[float, float], kind: DepthKind) -> np.ndarray:

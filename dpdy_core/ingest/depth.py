@@ -34,6 +34,8 @@ from dpdy_core.runtime import resolve_device
 MATCH_SIZE = 480  # longer side at which points are triangulated, pixels
 MIN_POINTS = 60  # sparse points of the clip below which nothing is aligned
 SCALE_TOLERANCE = 0.05  # a metric depth off by less is left as it is
+USELESS = 0.7  # depth whose error is more than this share of a constant depth's is worse than none
+HARMLESS = 0.05  # unless the error is this small: a flat scene
 BAD_RESIDUAL = 0.15  # median relative error after alignment that a user should know of
 FARTHEST = 60.0  # times the clip's median depth: what lies beyond is put there, so that 16 bits suffice
 
@@ -159,6 +161,12 @@ def _aligned(
     alignment = align_clip(at_points, depths, kind, np.random.default_rng(config.seed))
     if alignment is None:
         reporter.fall_back("depth could not be aligned to the cameras and is left out")
+        return None
+    if alignment.residual > max(USELESS * alignment.level, HARMLESS):
+        reporter.fall_back(
+            f"depth does not follow the scene (median relative error {alignment.residual:.0%} after alignment, "
+            f"one depth for everything has {alignment.level:.0%}) and is left out"
+        )
         return None
     _report(alignment.lines[0][0], alignment.residual, alignment.points, kind, source, document, reporter)
     if kind == "metric" and abs(alignment.lines[0][0] - 1) < SCALE_TOLERANCE:

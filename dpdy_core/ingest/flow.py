@@ -29,14 +29,14 @@ def pixel_grid(width: int, height: int) -> np.ndarray:
     return np.stack([x, y], axis=-1)
 
 
-def consistent(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+def consistent(forward: np.ndarray, backward: np.ndarray, slack: float = 0.5) -> np.ndarray:
     """(H, W) bool: the pixel stays in the image and flows back to where it came from.
 
-    The tolerance is the one of Sundaram et al. (ECCV 2010): 1 % of the squared lengths plus half a pixel.
+    The tolerance is the one of Sundaram et al. (ECCV 2010): 1 % of the squared lengths plus `slack` (squared pixels).
     """
     height, width = forward.shape[:2]
     target = pixel_grid(width, height) + forward
     inside = (target >= 0).all(-1) & (target[..., 0] <= width - 1) & (target[..., 1] <= height - 1)
     returned = cv2.remap(backward, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     error = ((forward + returned) ** 2).sum(-1)
-    return inside & (error < 0.01 * ((forward**2).sum(-1) + (returned**2).sum(-1)) + 0.5)
+    return inside & (error < 0.01 * ((forward**2).sum(-1) + (returned**2).sum(-1)) + slack)

@@ -16,6 +16,7 @@ MIN_CONSISTENT = 0.4  # flow between frames that share less than this says nothi
 NOISE_SIGMAS = 6.0
 LEVELS = 64  # steps of a stored score per threshold: scores are kept in 8 bits
 NONE = 255
+CARRY_SLACK = 0.1  # strict, or slow movers leave a trail on the background that they pass
 FADE = 0.97  # what evidence of motion keeps from one frame to the next
 
 Pairs = dict[tuple[int, int], np.ndarray]
@@ -120,6 +121,6 @@ def _carry(scores: list[np.ndarray], flows: Pairs) -> np.ndarray:
             flow = flows[i, i + back]
             height, width = flow.shape[:2]
             moved = cv2.remap(current, pixel_grid(width, height) + flow, None, cv2.INTER_LINEAR)
-            current = np.maximum(scores[i], FADE * moved * consistent(flow, flows[i + back, i]))
+            current = np.maximum(scores[i], FADE * moved * consistent(flow, flows[i + back, i], CARRY_SLACK))
             carried[i] = np.maximum(carried[i], current)
     return np.stack(carried)

@@ -135,6 +135,7 @@ def _map(workspace: Path, attempt: Attempt, factor: float | None, seed: int, che
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
     options.max_num_models, options.min_model_size = 3, 3
+    options.num_threads = options.mapper.num_threads = 1  # sums in one order: equal seeds give equal poses
     options.extract_colors = False
     options.ba_refine_focal_length = options.mapper.abs_pose_refine_focal_length = factor is not None
     options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = False
@@ -177,6 +178,16 @@ def _extract(
     options = pycolmap.FeatureExtractionOptions()
     options.sift.max_num_features = attempt.features
     options.sift.peak_threshold = attempt.peak_threshold
+
+    # Registered one by one first: threads would number the images in the order in which they happen to end.
+    pycolmap.Database.open(workspace / "database.db").close()
+    pycolmap.import_images(
+        workspace / "database.db",
+        workspace / "images",
+        camera_mode=pycolmap.CameraMode.SINGLE,
+        image_names=names,
+        options=reader,
+    )
 
     def extract(token: Any) -> None:
         pycolmap.set_random_seed(seed)

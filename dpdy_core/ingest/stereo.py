@@ -13,8 +13,8 @@ from dpdy_core.ingest.sweep import confirmations, sweep_depth
 
 BEST_ANGLE = 6.0  # degrees between two views at the scene's median depth: enough parallax, still alike
 ANGLE_SPREAD = 0.8  # of the logarithm of the angle
-MAX_COST = 0.75  # of 2: the windows must correlate by more than a quarter
-CONFIRMED_PLANES = 1.5  # planes by which two depth maps may differ
+MAX_COST = 1.1  # of 2: no correlation is 1 and may be filled from around, but windows must not contradict
+CONFIRMED_PLANES = 1.25  # planes by which two depth maps may differ
 NEAR_MARGIN, FAR_MARGIN = 0.75, 1.6  # room around the depth range of the sparse points
 
 

@@ -12,7 +12,7 @@ from dpdy_core.geometry.cameras import Cameras, pixel_centres
 WINDOW = 5  # side of the correlation window, pixels
 FLAT = (2 / 255) ** 2  # variance of the grey values below which a window says nothing
 CLIP = 2.5  # deviations from the mean of the window that count
-STEP_PENALTY, JUMP_PENALTY = 0.08, 0.5  # of the smoothing, in units of the correlation cost (0 to 2)
+STEP_PENALTY, JUMP_PENALTY = 0.15, 1.0  # of the smoothing, in units of the correlation cost (0 to 2)
 NO_EVIDENCE = 1.0  # the cost of zero correlation
 
 
