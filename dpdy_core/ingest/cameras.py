@@ -5,27 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from dpdy_core.config import RunConfig
-from dpdy_core.errors import BadInput, CamerasFailed
+from dpdy_core.errors import BadInput, CamerasFailed, JobFailed
 from dpdy_core.geometry.similarity import upright
 from dpdy_core.ingest.clip import fitted_size, frames_of, read_image, read_mask, read_transforms, write_transforms
 from dpdy_core.ingest.pinhole import camera_to_world
 from dpdy_core.ingest.sparse import SparsePoints
+from dpdy_core.ingest.sparse_model import FIRST, SECOND, Attempt, Evidence, Intrinsics, SparseModel
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir
-
-if TYPE_CHECKING:
-    from dpdy_core.ingest.sfm import Attempt, Evidence, Intrinsics, SparseModel
 
 POINTS_FILE = "points.npz"
 SCENE_DEPTH = 3.0  # median depth of the sparse points after scaling, in camera units
 ORDERED_FRAMES = 60  # longer clips are matched along time, not all pairs
 OVERLAP = 12
+LOCALISE_NEIGHBOURS = 24  # training frames that a held-out frame is compared with
 ALL_PAIRS_FRAMES = 200
 _SPLITS = ("train", "val", "test")
 _INTRINSICS = ("fl_x", "fl_y", "cx", "cy")
@@ -66,7 +65,13 @@ def _keep_posed(document: dict[str, Any], reporter: Reporter) -> None:
 
 def _structure_from_motion(run: RunDir, config: RunConfig, document: dict[str, Any], reporter: Reporter) -> None:
     # pycolmap is a heavy optional dependency that some GPU hosts lack: captures with poses must run without it.
-    from dpdy_core.ingest import sfm
+    try:
+        from dpdy_core.ingest import sfm
+    except ImportError as error:
+        raise JobFailed(
+            f"the capture has no camera poses and pycolmap, which finds them, cannot be loaded: {error}",
+            "pip install pycolmap, or give a capture with camera poses",
+        ) from error
 
     train = frames_of(document, "train")
     held_out = frames_of(document, "val") + frames_of(document, "test")
@@ -77,10 +82,8 @@ def _structure_from_motion(run: RunDir, config: RunConfig, document: dict[str, A
         moving = _write_images(run.capture, workspace, names, train, held_out, size, reporter)
         known = _known_intrinsics(document, size)
         order = [names[f["file_path"]] for f in train]
-        first = replace(sfm.FIRST, overlap=None if len(train) <= ORDERED_FRAMES else OVERLAP)
-        second = replace(
-            sfm.SECOND, masked=moving < 0.5, overlap=None if len(train) <= ALL_PAIRS_FRAMES else 2 * OVERLAP
-        )
+        first = replace(FIRST, overlap=None if len(train) <= ORDERED_FRAMES else OVERLAP)
+        second = replace(SECOND, masked=moving < 0.5, overlap=None if len(train) <= ALL_PAIRS_FRAMES else 2 * OVERLAP)
         model, evidence = sfm.reconstruct(workspace, order, known, first, config.seed, reporter.check)
         used = first
         reporter.step(2, 4, registered=_share(model, train))
@@ -92,7 +95,7 @@ def _structure_from_motion(run: RunDir, config: RunConfig, document: dict[str, A
         share = _share(model, train)
         if model is None or share < config.cameras.min_registered:
             raise _failure(share, evidence, moving, config)
-        poses = model.w2c | _localise(workspace, model, names, train, held_out, used, config.seed, reporter)
+        poses = model.w2c | _localise(model, names, train, held_out, used, config.seed, reporter)
         scale = np.array(full) / np.array(size)
         _adopt(run, document, {name: poses[key] for name, key in names.items() if key in poses}, model, names, scale)
         _keep_posed(document, reporter)
@@ -107,7 +110,7 @@ def _structure_from_motion(run: RunDir, config: RunConfig, document: dict[str, A
         )
 
 
-def _share(model: "SparseModel | None", train: list[dict[str, Any]]) -> float:
+def _share(model: SparseModel | None, train: list[dict[str, Any]]) -> float:
     return 0.0 if model is None else len(model.w2c) / len(train)
 
 
@@ -155,9 +158,7 @@ def _write_images(
     return float(np.mean(shares)) if shares else 0.0
 
 
-def _known_intrinsics(document: dict[str, Any], size: tuple[int, int]) -> "Intrinsics | None":
-    from dpdy_core.ingest.sfm import Intrinsics  # heavy: see _structure_from_motion
-
+def _known_intrinsics(document: dict[str, Any], size: tuple[int, int]) -> Intrinsics | None:
     if document.get("pose_source") == "sfm" or not all(key in document for key in _INTRINSICS):
         return None
     x, y = size[0] / float(document["w"]), size[1] / float(document["h"])
@@ -165,7 +166,7 @@ def _known_intrinsics(document: dict[str, Any], size: tuple[int, int]) -> "Intri
     return Intrinsics(fx * x, fy * y, cx * x, cy * y)
 
 
-def _failure(share: float, evidence: "Evidence", moving: float, config: RunConfig) -> CamerasFailed:
+def _failure(share: float, evidence: Evidence, moving: float, config: RunConfig) -> CamerasFailed:
     """Name the likeliest cause."""
     if evidence.features < 200:
         cause = f"few features (median {evidence.features:.0f} an image): low texture, blur or darkness"
@@ -188,12 +189,11 @@ def _failure(share: float, evidence: "Evidence", moving: float, config: RunConfi
 
 
 def _localise(
-    workspace: Path,
-    model: "SparseModel",
+    model: SparseModel,
     names: dict[str, str],
     train: list[dict[str, Any]],
     held_out: list[dict[str, Any]],
-    attempt: "Attempt",
+    attempt: Attempt,
     seed: int,
     reporter: Reporter,
 ) -> dict[str, np.ndarray]:
@@ -201,20 +201,20 @@ def _localise(
     from dpdy_core.ingest import sfm  # heavy: see _structure_from_motion
 
     registered = [f for f in train if names[f["file_path"]] in model.w2c]
-    every = max(1, len(registered) // (sfm.LOCALISE_NEIGHBOURS // 2))
+    every = max(1, len(registered) // (LOCALISE_NEIGHBOURS // 2))
     spread = [names[f["file_path"]] for f in registered[::every]]
     queries = {}
     for frame in held_out:
-        near = sorted(registered, key=lambda f: abs(f["time"] - frame["time"]))[: sfm.LOCALISE_NEIGHBOURS // 2]
+        near = sorted(registered, key=lambda f: abs(f["time"] - frame["time"]))[: LOCALISE_NEIGHBOURS // 2]
         queries[names[frame["file_path"]]] = list(dict.fromkeys([names[f["file_path"]] for f in near] + spread))
-    return sfm.localise(workspace, model, queries, attempt, seed, reporter.check)
+    return sfm.localise(model, queries, attempt, seed, reporter.check)
 
 
 def _adopt(
     run: RunDir,
     document: dict[str, Any],
     poses: dict[str, np.ndarray],
-    model: "SparseModel",
+    model: SparseModel,
     names: dict[str, str],
     scale: np.ndarray,
 ) -> None:

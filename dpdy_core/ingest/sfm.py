@@ -7,12 +7,14 @@ first is (0.5, 0.5).
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pycolmap
+
+from dpdy_core.ingest.sparse_model import Attempt, Evidence, Intrinsics, SparseModel
 
 T = TypeVar("T")
 
@@ -20,77 +22,6 @@ POLL_SECONDS = 0.2
 MAX_ERROR = 2.0  # pixels between a point and its observation
 MIN_POINTS = 50  # a model of fewer points is an accident
 LOCALISE_INLIERS = 12
-LOCALISE_NEIGHBOURS = 24
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """Settings of one try at a reconstruction."""
-
-    features: int
-    peak_threshold: float
-    masked: bool
-    overlap: int | None  # frames that each frame is matched with; None = all pairs
-    first_angle: float  # least angle in degrees between the first two views
-    point_angle: float  # least angle in degrees at a point
-    min_inliers: int
-    focal_factors: tuple[float, ...]  # first guesses of the focal length over the longer side; the best model wins
-
-
-# With little parallax the focal length that bundle adjustment ends at depends on the first guess: 0.85 (61 degrees) is
-# that of a phone; COLMAP's own 1.2 was seen to end 13 % off where 0.85 ends 0.5 % off.
-FIRST = Attempt(
-    features=1500,
-    peak_threshold=0.004,
-    masked=True,
-    overlap=None,
-    first_angle=4.0,
-    point_angle=1.0,
-    min_inliers=30,
-    focal_factors=(0.85,),
-)
-SECOND = Attempt(
-    features=4000,
-    peak_threshold=0.002,
-    masked=True,
-    overlap=None,
-    first_angle=2.0,
-    point_angle=0.4,
-    min_inliers=15,
-    focal_factors=(0.85, 1.5),
-)
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """Focal lengths and principal point in pixels of the matched images."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
-@dataclass(frozen=True)
-class SparseModel:
-    """A finished reconstruction. Images are named as in the workspace."""
-
-    w2c: dict[str, np.ndarray]  # (3, 4) each, of the registered images
-    intrinsics: Intrinsics
-    xyz: np.ndarray  # (P, 3)
-    observations: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> point indices (K,), pixels (K, 2)
-    reprojection_error: float  # mean, pixels
-    colmap: Any  # the pycolmap.Reconstruction, for `localise`
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What matching found, to explain a failure."""
-
-    features: float  # median per image
-    verified: int  # image pairs with a geometry
-    pairs: int  # image pairs that were tried
-    rigid_share: float  # share of the verified pairs that a homography explains: no parallax
 
 
 def reconstruct(
@@ -103,27 +34,26 @@ def reconstruct(
 ) -> tuple[SparseModel | None, Evidence]:
     """Incremental structure from motion on `workspace`/images/NAME, masks `workspace`/masks/NAME.png (0 = ignore).
 
-    Intrinsics that are known stay fixed; else one focal length is found. Leaves `database.db` in the workspace for
+    Intrinsics that are known stay fixed; else one focal length is found. Features and matches stay in the workspace for
     `localise`. `check` is called often and may raise to stop.
     """
     pycolmap.logging.minloglevel = 2  # its progress is of no use in our log
-    database = workspace / "database.db"
+    database = workspace / f"{attempt.features}.db"
     database.unlink(missing_ok=True)
-    _extract(workspace, names, known, attempt, seed, check)
+    _extract(database, names, known, attempt, seed, check)
     _match(database, attempt, seed, check)
     models = [
         model
         for factor in (attempt.focal_factors if known is None else (None,))
-        for model in _map(workspace, attempt, factor, seed, check)
+        for model in _map(database, attempt, factor, seed, check)
         if model.num_points3D() >= MIN_POINTS
     ]
     best = max(models, key=lambda m: (m.num_reg_images(), m.num_points3D()), default=None)
-    return (None if best is None else _read(best)), _evidence(database)
+    return (None if best is None else _read(best, database)), _evidence(database)
 
 
-def _map(workspace: Path, attempt: Attempt, factor: float | None, seed: int, check: Callable[[], None]) -> list[Any]:
+def _map(database: Path, attempt: Attempt, factor: float | None, seed: int, check: Callable[[], None]) -> list[Any]:
     """The pycolmap.Reconstructions of one incremental mapping; `factor` None keeps the known intrinsics."""
-    database = workspace / "database.db"
     if factor is not None:
         opened = pycolmap.Database.open(database)
         try:
@@ -147,14 +77,14 @@ def _map(workspace: Path, attempt: Attempt, factor: float | None, seed: int, che
     options.mapper.abs_pose_max_error = 3 * MAX_ERROR
     options.mapper.filter_max_reproj_error = MAX_ERROR
     options.triangulation.merge_max_reproj_error = options.triangulation.complete_max_reproj_error = MAX_ERROR
-    output = workspace / "models"
+    output = database.parent / "models"
     output.mkdir(exist_ok=True)
 
     def build(token: Any) -> list[Any]:
         pycolmap.set_random_seed(seed)
         return list(
             pycolmap.incremental_mapping(
-                database, workspace / "images", output, options=options, cancellation_token=token
+                database, database.parent / "images", output, options=options, cancellation_token=token
             ).values()
         )
 
@@ -162,7 +92,7 @@ def _map(workspace: Path, attempt: Attempt, factor: float | None, seed: int, che
 
 
 def _extract(
-    workspace: Path,
+    database: Path,
     names: list[str],
     known: Intrinsics | None,
     attempt: Attempt,
@@ -171,7 +101,7 @@ def _extract(
 ) -> None:
     reader = pycolmap.ImageReaderOptions()
     if attempt.masked:
-        reader.mask_path = workspace / "masks"
+        reader.mask_path = database.parent / "masks"
     reader.camera_model = "SIMPLE_PINHOLE" if known is None else "PINHOLE"
     if known is not None:
         reader.camera_params = f"{known.fx},{known.fy},{known.cx},{known.cy}"
@@ -180,10 +110,10 @@ def _extract(
     options.sift.peak_threshold = attempt.peak_threshold
 
     # Registered one by one first: threads would number the images in the order in which they happen to end.
-    pycolmap.Database.open(workspace / "database.db").close()
+    pycolmap.Database.open(database).close()
     pycolmap.import_images(
-        workspace / "database.db",
-        workspace / "images",
+        database,
+        database.parent / "images",
         camera_mode=pycolmap.CameraMode.SINGLE,
         image_names=names,
         options=reader,
@@ -192,8 +122,8 @@ def _extract(
     def extract(token: Any) -> None:
         pycolmap.set_random_seed(seed)
         pycolmap.extract_features(
-            workspace / "database.db",
-            workspace / "images",
+            database,
+            database.parent / "images",
             image_names=names,
             camera_mode=pycolmap.CameraMode.SINGLE,
             reader_options=reader,
@@ -228,7 +158,7 @@ def _verification(seed: int) -> Any:
     return options
 
 
-def _read(model: Any) -> SparseModel:
+def _read(model: Any, database: Path) -> SparseModel:
     index = {point_id: i for i, point_id in enumerate(sorted(model.points3D))}
     xyz = np.array([model.points3D[point_id].xyz for point_id in index]).reshape(-1, 3)
     poses, observations = {}, {}
@@ -242,7 +172,7 @@ def _read(model: Any) -> SparseModel:
         )
     k = next(iter(model.cameras.values())).calibration_matrix()
     intrinsics = Intrinsics(k[0, 0], k[1, 1], k[0, 2], k[1, 2])
-    return SparseModel(poses, intrinsics, xyz, observations, model.compute_mean_reprojection_error(), model)
+    return SparseModel(poses, intrinsics, xyz, observations, model.compute_mean_reprojection_error(), model, database)
 
 
 def _evidence(database: Path) -> Evidence:
@@ -263,7 +193,6 @@ def _evidence(database: Path) -> Evidence:
 
 
 def localise(
-    workspace: Path,
     model: SparseModel,
     queries: dict[str, list[str]],
     attempt: Attempt,
@@ -276,10 +205,10 @@ def localise(
     """
     if not queries:
         return {}
-    database = workspace / "database.db"
+    database = model.database
     # Held-out frames have no motion masks; what moves finds no partner among the masked training frames.
-    _extract(workspace, list(queries), model.intrinsics, replace(attempt, masked=False), seed, check)
-    pairs = workspace / "pairs.txt"
+    _extract(database, list(queries), model.intrinsics, replace(attempt, masked=False), seed, check)
+    pairs = database.parent / "pairs.txt"
     pairs.write_text("\n".join(f"{query} {name}" for query, names in queries.items() for name in names))
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = pairs
