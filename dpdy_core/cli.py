@@ -20,6 +20,8 @@ from dpdy_core.supervised import die_with_parent, pipe_sink, stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+LOG_SECONDS = 10.0  # between two step lines of a supervised run's log
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 ProgressOption = Annotated[
@@ -225,7 +227,9 @@ def _reporter(folder: RunDir, progress: str, record: bool = True) -> Reporter:
         raise BadSettings(f"there is no progress format {progress!r}", "use console or json")
     sinks = [append_file(folder.events_file)] if record else []
     reporter = Reporter(*sinks)
-    reporter.add_sink(pipe_sink(sys.stdout, reporter) if progress == "json" else console())
+    if progress == "json":
+        reporter.add_sink(pipe_sink(sys.stdout, reporter))
+    reporter.add_sink(console(seconds=LOG_SECONDS if progress == "json" else 0))
     return reporter
 
 

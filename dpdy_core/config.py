@@ -30,6 +30,12 @@ class Ramp(Section):
     def _number_is_constant(cls, value: object) -> object:
         return {"start": value, "end": value} if isinstance(value, int | float) else value
 
+    @model_validator(mode="after")
+    def _ordered(self) -> "Ramp":
+        if self.begin > self.finish:
+            raise ValueError("begin must not be after finish")
+        return self
+
     def at(self, progress: float) -> float:
         """The value at `progress` in [0, 1]."""
         if progress <= self.begin:

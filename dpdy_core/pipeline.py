@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.utils.deterministic
 
 from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.errors import OutOfMemory
@@ -15,7 +16,7 @@ from dpdy_core.ingest.capture import ingest_capture
 from dpdy_core.ingest.depth import estimate_depth
 from dpdy_core.ingest.masks import estimate_masks
 from dpdy_core.optimise.loop import optimise_scene
-from dpdy_core.output.evaluation import evaluate_run
+from dpdy_core.output.evaluation import check_protocol, evaluate_run
 from dpdy_core.output.report import write_report
 from dpdy_core.output.views import render_views
 from dpdy_core.prior.dreambooth import finetune_prior
@@ -44,7 +45,9 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1) -> None:
     """
     config, source = run.read_config()
     device = resolve_device(config.device)
+    check_protocol(config)
     torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a tenth of a step
     run.write_config(config, source, environment(device))
     digest = _input_hash(run, source)
     try:

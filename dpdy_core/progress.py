@@ -149,15 +149,20 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def console(stream: IO[str] | None = None) -> Sink:
-    """A sink for people: one rewritten line a stage on a terminal, plain lines elsewhere."""
+def console(stream: IO[str] | None = None, seconds: float = 0.0) -> Sink:
+    """A sink for people: one rewritten line a stage on a terminal, plain lines elsewhere, steps `seconds` apart."""
     out = stream or sys.stderr
     live = out.isatty()
+    written = -math.inf
 
     def sink(event: Event) -> None:
+        nonlocal written
         stage = f"{event.get('stage', ''):<9}"
         match event["event"]:
+            case "step" if time.monotonic() - written < seconds:
+                return
             case "step":
+                written = time.monotonic()
                 numbers = "  ".join(f"{k} {v:.4g}" for k, v in event["numbers"].items() if v is not None)
                 line = f"{stage}{event['step']:>6}/{event['total']:<6} eta {_clock(event['eta_seconds'])}  {numbers}"
                 out.write(f"\r\x1b[2K{line}" if live else f"{line}\n")

@@ -45,6 +45,8 @@ def read_json(path: Path) -> Any:
 def folder_atomic(folder: Path) -> Iterator[Path]:
     """A fresh folder that takes the place of `folder` when the block ends well, and vanishes otherwise."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_kill in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         yield partial
@@ -185,7 +187,11 @@ class RunDir:
         entries = []
         for path in sorted(self.root.rglob("*")):
             relative = path.relative_to(self.root).as_posix()
-            if not path.is_file() or path == self.manifest_file or any(part.startswith(".") for part in relative.split("/")):
+            if (
+                not path.is_file()
+                or path == self.manifest_file
+                or any(part.startswith(".") for part in relative.split("/"))
+            ):
                 continue
             digest = sha256_file(path)
             before = known.get(relative)
