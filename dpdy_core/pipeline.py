@@ -47,7 +47,7 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1) -> None:
     device = resolve_device(config.device)
     check_protocol(config)
     torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a tenth of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a tenth of a step
     run.write_config(config, source, environment(device))
     digest = _input_hash(run, source)
     try:

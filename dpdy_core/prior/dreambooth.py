@@ -70,7 +70,7 @@ class DreamBooth:
     def __init__(self, run: RunDir, config: RunConfig, reporter: Reporter) -> None:
         self.folder, self.settings, self.seed, self.reporter = run.prior, config.prior, config.seed, reporter
         device = resolve_device(config.device)
-        self.frames = TrainingFrames(run.capture, self.settings.resolution, reporter)
+        self.frames = TrainingFrames(run.capture, self.settings.resolution, device, reporter)
         self.model = load_ldm3d(self.settings.model, device)
         # it lives on the CPU, so that every device draws the same crops and the same noise
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -151,7 +151,7 @@ class DreamBooth:
         count = self.settings.batch_size
         crops, valid = self.frames.random_crops(count, self.generator)
         with torch.no_grad():
-            latents = self.model.encode(crops.to(self.model.device))
+            latents = self.model.encode(crops)
         kinds = [0] * count
         if class_latents is not None:
             chosen = torch.randint(len(class_latents), (count,), generator=self.generator)
@@ -184,7 +184,7 @@ class DreamBooth:
     def score(self) -> float:
         """The denoising loss of a few whole frames at fixed timesteps and noise."""
         crops, _ = self.frames.fixed_crops(SCORED_FRAMES)
-        latents = self.model.encode(crops.to(self.model.device)).repeat_interleave(len(SCORED_TIMESTEPS), dim=0)
+        latents = self.model.encode(crops).repeat_interleave(len(SCORED_TIMESTEPS), dim=0)
         steps = torch.tensor([int(t * len(self.model.alphas_cumprod)) for t in SCORED_TIMESTEPS])
         timesteps = steps.repeat(len(crops)).to(latents.device)
         generator = torch.Generator().manual_seed(self.seed)

@@ -19,9 +19,9 @@ SMALLEST = 0.6  # of the shorter side that a random crop takes
 
 
 class TrainingFrames:
-    """The train split's images, depth and valid pixels on the CPU, cut on request."""
+    """The train split's images, depth and valid pixels on the device, cut on request."""
 
-    def __init__(self, capture: Path, resolution: int, reporter: Reporter) -> None:
+    def __init__(self, capture: Path, resolution: int, device: torch.device, reporter: Reporter) -> None:
         """Raises BadInput if no train frame has a camera."""
         document = read_transforms(capture)
         aspect = max(document["w"], document["h"]) / min(document["w"], document["h"])
@@ -29,13 +29,13 @@ class TrainingFrames:
         if clip is None:
             raise BadInput("no training frame has a camera pose", "check the capture's splits and its cameras stage")
         self.resolution = resolution
-        self.images = clip.images.permute(0, 3, 1, 2)
-        self.valid = clip.valid[:, None]
+        self.images = clip.images.permute(0, 3, 1, 2).to(device)
+        self.valid = clip.valid[:, None].to(device)
         depth = np.zeros(clip.valid.shape, np.float32) if clip.depth is None else clip.depth.numpy()
         without = int((~(depth > 0).any(axis=(1, 2))).sum())
         if without:
             reporter.warn(f"{without} of {len(clip)} training frames have no depth: the prior sees them as flat")
-        self.depth = torch.from_numpy(np.stack([without_holes(d) for d in depth]))[:, None]
+        self.depth = torch.from_numpy(np.stack([without_holes(d) for d in depth]))[:, None].to(device)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -181,7 +181,7 @@ def test_instance_prompt_puts_the_token_before_the_noun():
 
 
 def test_crops_hold_the_frame_and_are_never_mirrored(run):
-    frames = TrainingFrames(run.capture, 32, silent()[0])
+    frames = TrainingFrames(run.capture, 32, torch.device("cpu"), silent()[0])
     fixed, valid = frames.fixed_crops(3)
     assert fixed.shape == (3, 4, 32, 32)
     torch.testing.assert_close(valid, torch.ones(3, 1, 32, 32))
