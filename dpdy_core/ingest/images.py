@@ -56,7 +56,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
             check_size(*image.size, path.name)
             yield image
     except Image.DecompressionBombError as error:
-        raise BadInput(f"{path.name} is too large: {error}", "scale the image down and try again") from error
+        pixels = re.search(r"\d+(?= pixels)", str(error))
+        size = f"{int(pixels[0]) // 10**6} megapixels" if pixels else "far too many pixels"
+        raise BadInput(
+            f"{path.name} has {size}, more than the limit of {MAX_IMAGE_PIXELS // 10**6}",
+            "scale it down and try again; frames are reduced to ingest.max_size anyway",
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # whose message tells where the server keeps the file
         reason = "its format is unknown or its header damaged" if unknown else error

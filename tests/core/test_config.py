@@ -17,6 +17,7 @@ share = st.floats(0, 1)
 def test_a_ramp_stays_between_its_ends_and_reaches_them(
     start: float, end: float, begin: float, finish: float, progress: float
 ) -> None:
+    begin, finish = sorted((begin, finish))
     ramp = Ramp(start=start, end=end, begin=begin, finish=finish)
     assert min(start, end) - 1e-9 <= ramp.at(progress) <= max(start, end) + 1e-9
     assert ramp.at(0.0) == start
@@ -26,6 +27,11 @@ def test_a_ramp_stays_between_its_ends_and_reaches_them(
 def test_a_ramp_is_linear_between_its_ends() -> None:
     ramp = Ramp(start=2.0, end=6.0, begin=0.2, finish=0.6)
     assert [ramp.at(p) for p in (0.1, 0.2, 0.3, 0.5, 0.6, 0.9)] == pytest.approx([2, 2, 3, 5, 6, 6])
+
+
+def test_a_ramp_does_not_finish_before_it_begins() -> None:
+    with pytest.raises(ValidationError, match="begin must not be after finish"):
+        Ramp(start=0.0, end=1.0, begin=0.6, finish=0.2)
 
 
 def test_a_number_is_a_constant_ramp() -> None:

@@ -89,9 +89,9 @@ def _escaping_path(folder: Path) -> Path:
 
 CASES: list[tuple[Callable[[Path], Path], str]] = [
     (_text_named_mp4, "video"),
-    (_truncated_mp4, "truncated"),
+    (_truncated_mp4, "interrupted"),
     (_one_frame_video, "frame"),
-    (_huge_image, "20000"),
+    (_huge_image, "400 megapixels"),
     (_missing_image, "images/2.png"),
     (_nan_pose, "images/1.png"),
     (_escaping_path, "outside"),

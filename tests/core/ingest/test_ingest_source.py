@@ -99,7 +99,7 @@ REFUSED: list[tuple[str, Callable[[Path], Path], str]] = [
     ("empty folder", empty_folder, "empty"),
     ("folder of one image", lambda f: make_images(f / "frames", 1), "1 image;"),
     ("folder with a video", lambda f: make_video(f / "clip.mp4").parent, "give the video file itself"),
-    ("20000x20000 image", huge_image, "too large|20000x20000"),
+    ("20000x20000 image", huge_image, "400 megapixels, more than the limit"),
     ("missing image", lambda f: posed(f, lambda d: d["frames"][1].update(file_path="images/x.png")), "x.png.*missing"),
     ("NaN pose", lambda f: posed(f, nan_pose), "NaN"),
     ("path leaving the folder", lambda f: posed(f, lambda d: d["frames"][1].update(file_path="../x.png")), "leaves"),
