@@ -157,5 +157,6 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the service is stopped then, too
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that the service is stopped however we are
+        signal.signal(number, _interrupt)
     sys.exit(run_command(app, None, "python -m worker.demo"))
