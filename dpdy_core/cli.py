@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def run(
             raise BadSettings(f"{capture} is not a run folder", "give --out RUN for the folder that the run writes")
         folder = RunDir(capture)
     else:
-        overrides: dict[str, Any] = parse_assignments(settings or [])
+        overrides: dict[str, Any] = {"prior.model": prior} if (prior := os.environ.get("DPDY_PRIOR")) else {}
+        overrides |= parse_assignments(settings or [])
         overrides |= {k: v for k, v in (("device", device), ("seed", seed)) if v is not None}
         folder = RunDir(out)
         fresh = prepare_run(folder, capture, resolve(preset, overrides))
