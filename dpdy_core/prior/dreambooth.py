@@ -36,6 +36,10 @@ def finetune_prior(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     Raises BadSettings or JobFailed if the base model can't be used, Cancelled after a checkpoint.
     """
     if config.prior.finetune == "none" or config.prior.steps == 0:
+        if config.scene.sds.enabled:
+            load_ldm3d(
+                config.prior.model, resolve_device(config.device)
+            )  # missing weights are said now, not hours later
         write_record(run.prior, _record(config.prior, "none", config.prior.class_prompt))
         return
     DreamBooth(run, config, reporter).train()
