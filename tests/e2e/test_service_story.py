@@ -36,7 +36,7 @@ def test_a_capture_becomes_novel_views_over_rest(tmp_path: Path) -> None:
         events = list(client.events(job["id"]))
         ids = [int(event["id"]) for event in events]
         assert ids == sorted(set(ids))
-        assert events[-1]["state"] == "succeeded"
+        assert events[-1]["data"]["state"] == "succeeded"
         artifacts = {entry["path"]: entry for entry in client.artifacts(job["id"])}
         assert {"renders/stabilised.mp4", "renders/stabilised_depth.mp4", "report.html"} <= artifacts.keys()
         assert any(path.startswith("renders/previews/scene_") for path in artifacts)
