@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from dpdy_core.config import FieldsConfig, GridConfig, SamplingConfig
 from dpdy_core.geometry.cameras import Cameras, look_at
+from dpdy_core.presets import smoke
 from dpdy_core.prior.ldm3d import load_ldm3d
 from dpdy_core.render.renderer import render_camera, render_rays
 from dpdy_core.runtime import resolve_device
@@ -48,18 +48,8 @@ def table(title: str, rows: list[tuple[str, Callable[[], object]]], device: torc
         sys.stdout.flush()
 
 
-def smoke_fields() -> FieldsConfig:
-    """The fields of preset smoke."""
-    return FieldsConfig(
-        static_grid=GridConfig(levels=8, log2_table=15, max_resolution=256),
-        dynamic_grid=GridConfig(levels=6, log2_table=14, max_resolution=128),
-        proposal_grid=GridConfig(levels=4, log2_table=13, max_resolution=64),
-        hidden=32,
-    )
-
-
 def bench_grids(device: torch.device) -> None:
-    fields, backend = smoke_fields(), choose_backend("auto", device)
+    fields, backend = smoke().scene.fields, choose_backend("auto", device)
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(100_000, 4, device=device)
 
@@ -77,7 +67,8 @@ def bench_scene(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     bounds = Bounds((0.0, 0.0, 0.0), 1.0, 0.2, 8.0)
     backend = choose_backend("auto", device)
-    scene = Scene(smoke_fields(), SamplingConfig(proposal=24, fine=16), bounds, 24, backend, generator).to(device)
+    config = smoke().scene
+    scene = Scene(config.fields, config.sampling, bounds, 24, backend, generator).to(device)
     if device.type == "cuda" and (reason := fuse_encoders(scene)):
         sys.stdout.write(f"{reason}\n")
     pose = look_at(torch.tensor([[2.0, 0, 0.5]]), torch.zeros(1, 3), torch.tensor([0.0, 0, 1]))
