@@ -16,6 +16,7 @@ from dpdy_core.prior import pictures
 from dpdy_core.prior.finetune_state import FILE, load_state, save_state
 from dpdy_core.prior.finetuned import add_lora, save_full, save_lora, trainable, write_record
 from dpdy_core.prior.frames import TrainingFrames
+from dpdy_core.prior.graphed import Prediction, graph_training
 from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import load_ldm3d
 from dpdy_core.prior.phase import checked
@@ -27,6 +28,8 @@ SCORED_FRAMES = 4  # whose denoising loss is recorded before and after
 SCORED_TIMESTEPS = (0.1, 0.3, 0.5, 0.7)  # shares of the noise schedule
 SAMPLE_GUIDANCE = 3.0
 SAMPLES_AT_ONCE = 4
+BLOCK = 16  # steps whose crops are cut and encoded together
+ENCODED_PIXELS = 1 << 20  # at once
 
 
 def finetune_prior(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
@@ -80,6 +83,8 @@ class DreamBooth:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.prompts = [instance_prompt(self.settings.class_prompt, self.settings.token), self.settings.class_prompt]
         self.class_count = self.settings.class_images if self.settings.preservation_weight > 0 else 0
+        self.block = -1  # of crops that were cut last
+        self.prediction: Prediction | None = None
         self.batches = -(-self.class_count // SAMPLES_AT_ONCE)  # of class images, reported as steps too
 
     def train(self) -> None:
@@ -90,9 +95,10 @@ class DreamBooth:
         header = load_state(self.folder, self.parameters, self.optimiser, self.generator, settings)
         if header is None:
             header = {"settings": settings, "step": 0, "denoising_loss_before": self.score()}
+        self.graph()
         saved = time.monotonic()
         for step in range(header["step"] + 1, self.settings.steps + 1):
-            loss = self.step(class_latents)
+            loss = self.step(step, class_latents)
             numbers = {"loss": checked(loss, "the finetuning")} if self.reporter.due() else {}
             header["step"] = step
             try:
@@ -150,12 +156,10 @@ class DreamBooth:
         self.optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=self.settings.learning_rate, fused=fused)
         self.text = None if text else self.model.encode_prompt(self.prompts)
 
-    def step(self, class_latents: Tensor | None) -> Tensor:
+    def step(self, step: int, class_latents: Tensor | None) -> Tensor:
         """One step on random crops and, for prior preservation, as many class latents; returns the loss."""
-        count = self.settings.batch_size
-        crops, valid = self.frames.random_crops(count, self.generator)
-        with torch.no_grad():
-            latents = self.model.encode(crops)
+        latents, share = self.crops(step)
+        count = len(latents)
         kinds = [0] * count
         if class_latents is not None:
             chosen = torch.randint(len(class_latents), (count,), generator=self.generator)
@@ -163,8 +167,7 @@ class DreamBooth:
             kinds += [1] * count
         total = len(self.model.alphas_cumprod)
         timesteps = torch.randint(total, (len(latents),), generator=self.generator).to(latents.device)
-        error = self.squared_error(latents, kinds, timesteps, self.generator)
-        share = functional.interpolate(valid.to(error), error.shape[-2:], mode="area")
+        error = self.squared_error(latents, kinds, timesteps, self.generator, self.prediction)
         loss = (error[:count] * share).sum() / share.sum().clamp_min(1e-6)
         if class_latents is not None:
             loss = loss + self.settings.preservation_weight * error[count:].mean()
@@ -174,20 +177,63 @@ class DreamBooth:
         self.optimiser.step()
         return loss
 
-    def squared_error(self, latents: Tensor, kinds: list[int], timesteps: Tensor, generator: torch.Generator) -> Tensor:
-        """Squared error (B, 1, h, w) to the training target; `kinds` picks each row's prompt (instance 0, class 1)."""
+    @torch.no_grad()
+    def crops(self, step: int) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) of the crops of `step` (from 1) and the valid share (B, 1, h, w) of their pixels.
+
+        They are cut and encoded for BLOCK steps together. A block's places depend on its number and the seed alone, so
+        that a run that is killed within one cuts the same crops again.
+        """
+        block, place = divmod(step - 1, BLOCK)
+        count = self.settings.batch_size
+        if block != self.block:
+            generator = torch.Generator().manual_seed((self.seed << 24) + block)
+            rgbd, valid = self.frames.random_crops(BLOCK * count, generator)
+            at_once = max(1, ENCODED_PIXELS // self.settings.resolution**2)
+            latents = torch.cat([self.model.encode(part) for part in rgbd.split(at_once)])
+            self.latents, self.shares = latents, functional.interpolate(valid, latents.shape[-2:], mode="area")
+            self.block = block
+        some = slice(place * count, (place + 1) * count)
+        return self.latents[some], self.shares[some]
+
+    def squared_error(
+        self,
+        latents: Tensor,
+        kinds: list[int],
+        timesteps: Tensor,
+        generator: torch.Generator,
+        prediction: Prediction | None = None,
+    ) -> Tensor:
+        """Squared error (B, 1, h, w) to the training target; `kinds` picks each row's prompt (instance 0, class 1).
+
+        `prediction` stands for the UNet, if given.
+        """
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         alpha = self.model.alphas_cumprod[timesteps]
         target = training_target(latents, noise, alpha, self.model.prediction_type)
+        noisy = self.model.noisy(latents, noise, timesteps)
         with self.half_precision():
             states = self.model.encode_prompt(self.prompts) if self.text is None else self.text
-            prediction = self.model.predict(self.model.noisy(latents, noise, timesteps), timesteps, states[kinds])
-        return (prediction - target).square().mean(dim=1, keepdim=True)
+            predicted = (prediction or self.model.predict)(noisy, timesteps, states[kinds])
+        return (predicted - target).square().mean(dim=1, keepdim=True)
+
+    def graph(self) -> None:
+        """Capture the UNet's training call as CUDA graphs, where that is possible."""
+        if self.model.device.type != "cuda" or self.text is None:
+            return
+        rows = self.settings.batch_size * (2 if self.class_count else 1)
+        side = self.settings.resolution // self.model.reduction
+        noisy = torch.zeros((rows, self.model.unet.config.in_channels, side, side), device=self.model.device)
+        timesteps = torch.zeros(rows, dtype=torch.long, device=self.model.device)
+        try:
+            self.prediction = graph_training(self.model.unet, noisy, timesteps, self.text[[0] * rows])
+        except RuntimeError as error:
+            self.reporter.fall_back(f"the finetuning runs without CUDA graphs, several times slower: {error}")
 
     @torch.no_grad()
     def score(self) -> float:
-        """The denoising loss of a few whole frames at fixed timesteps and noise."""
-        crops, _ = self.frames.fixed_crops(SCORED_FRAMES)
+        """The denoising loss of a few whole frames, held out if possible, at fixed timesteps and noise."""
+        crops, _ = self.frames.fixed_crops(self.frames.scored(SCORED_FRAMES))
         latents = self.model.encode(crops).repeat_interleave(len(SCORED_TIMESTEPS), dim=0)
         steps = torch.tensor([int(t * len(self.model.alphas_cumprod)) for t in SCORED_TIMESTEPS])
         timesteps = steps.repeat(len(crops)).to(latents.device)

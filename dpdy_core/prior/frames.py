@@ -1,6 +1,7 @@
 """The capture's own frames as square RGB-D crops for finetuning."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from dpdy_core.progress import Reporter
 
 SPARE = 1.5  # shorter side of the loaded frames, in crop sides
 SMALLEST = 0.6  # of the shorter side that a random crop takes
+HELD_OUT_EVERY = 8  # every n-th training frame only scores the finetuning
 
 
 class TrainingFrames:
@@ -36,6 +38,10 @@ class TrainingFrames:
         if without:
             reporter.warn(f"{without} of {len(clip)} training frames have no depth: the prior sees them as flat")
         self.depth = torch.from_numpy(np.stack([without_holes(d) for d in depth]))[:, None].to(device)
+        self.held_out = held_out_frames(len(clip))
+        self.used = [i for i in range(len(clip)) if i not in self.held_out]
+        if not self.held_out:
+            reporter.warn("too few training frames to hold one out: the prior is scored on frames that it learnt")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,33 +49,43 @@ class TrainingFrames:
     def random_crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` packed crops (B, 4, S, S) in [-1, 1] and their valid share (B, 1, S, S), of random place and scale.
 
-        Never mirrored: a mirrored room is another room, and the model is to learn this one.
+        Never of the frames held out; never mirrored: a mirrored room is another room, and the model is to learn this
+        one.
         """
-        return self._crops(torch.rand((count, 4), generator=generator, device="cpu").tolist())
+        shares = torch.rand((count, 4), generator=generator, device="cpu").tolist()
+        return self._crops([(self.used[int(i * len(self.used))], *place) for i, *place in shares])
 
-    def fixed_crops(self, count: int) -> tuple[Tensor, Tensor]:
-        """The largest central crops of up to `count` frames evenly spaced in time, as `random_crops`."""
-        count = min(count, len(self))
-        return self._crops([[(i + 0.5) / count, 1.0, 0.5, 0.5] for i in range(count)])
+    def fixed_crops(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The largest central crops of `frames`, as `random_crops`."""
+        return self._crops([(frame, 1.0, 0.5, 0.5) for frame in frames])
 
-    def _crops(self, shares: list[list[float]]) -> tuple[Tensor, Tensor]:
-        """Each row of `shares` in [0, 1]: which frame, how large, how far down, how far right."""
-        packed, valid = [], []
+    def scored(self, count: int) -> list[int]:
+        """Up to `count` frames, evenly spaced in time, that were held out; where none could be, of all."""
+        frames = self.held_out or self.used
+        count = min(count, len(frames))
+        return [frames[(2 * i + 1) * len(frames) // (2 * count)] for i in range(count)]
+
+    def _crops(self, places: Sequence[tuple[int, float, float, float]]) -> tuple[Tensor, Tensor]:
+        """For each of `places`: which frame; how large, how far down, how far right, in [0, 1]."""
+        rgb, depth, valid = [], [], []
         height, width = self.images.shape[-2:]
-        for frame, size, down, right in shares:
-            index = min(int(frame * len(self)), len(self) - 1)
+        for frame, size, down, right in places:
             side = max(1, round(min(height, width) * (SMALLEST + (1 - SMALLEST) * size)))
             rows = slice(top := round(down * (height - side)), top + side)
             columns = slice(left := round(right * (width - side)), left + side)
-            rgb = self._resized(self.images[index : index + 1, :, rows, columns].float() / 255)
-            depth = self._resized(self.depth[index : index + 1, :, rows, columns])
-            packed.append(pack(rgb, depth))
-            valid.append(self._resized(self.valid[index : index + 1, :, rows, columns].float()))
-        return torch.cat(packed), torch.cat(valid)
+            rgb.append(self._resized(self.images[frame : frame + 1, :, rows, columns].float() / 255))
+            depth.append(self._resized(self.depth[frame : frame + 1, :, rows, columns]))
+            valid.append(self._resized(self.valid[frame : frame + 1, :, rows, columns].float()))
+        return pack(torch.cat(rgb), torch.cat(depth)), torch.cat(valid)
 
     def _resized(self, crop: Tensor) -> Tensor:
         size = (self.resolution, self.resolution)
         return functional.interpolate(crop, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def held_out_frames(count: int) -> list[int]:
+    """Which of `count` training frames only score the finetuning: one in HELD_OUT_EVERY, none of fewer than three."""
+    return list(range(HELD_OUT_EVERY // 2, count, HELD_OUT_EVERY)) or ([count // 2] if count > 2 else [])
 
 
 def without_holes(depth: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from dpdy_core.ingest.clip import read_transforms, write_transforms
 from dpdy_core.prior import dreambooth
 from dpdy_core.prior.dreambooth import finetune_prior, instance_prompt
 from dpdy_core.prior.finetuned import load_finetuned
-from dpdy_core.prior.frames import TrainingFrames, without_holes
+from dpdy_core.prior.frames import TrainingFrames, held_out_frames, without_holes
 from dpdy_core.prior.ldm3d import load_ldm3d
 from dpdy_core.progress import Reporter
 
@@ -45,12 +45,12 @@ def stop_after(step):
 
 
 def test_lora_finetuning_lowers_the_denoising_loss(run, settings):
-    record, events = train(run, with_prior(settings, steps=40, rank=4, class_images=0))
+    record, events = train(run, with_prior(settings, steps=100, rank=4, class_images=0))
     assert record["denoising_loss_after"] < 0.95 * record["denoising_loss_before"]
     assert record["prompt"] == "a sks scene"
     assert files(run.prior) == ["prior.json", "pytorch_lora_weights.safetensors", "samples/000.png"]
     steps = [e for e in events if e["event"] == "step"]
-    assert steps[-1]["step"] == steps[-1]["total"] == 40
+    assert steps[-1]["step"] == steps[-1]["total"] == 100
     assert all(np.isfinite(e["numbers"]["loss"]) for e in steps)
 
 
@@ -182,16 +182,16 @@ def test_instance_prompt_puts_the_token_before_the_noun():
 
 def test_crops_hold_the_frame_and_are_never_mirrored(run):
     frames = TrainingFrames(run.capture, 32, torch.device("cpu"), silent()[0])
-    fixed, valid = frames.fixed_crops(3)
+    fixed, valid = frames.fixed_crops([0, 1, 2])
     assert fixed.shape == (3, 4, 32, 32)
     torch.testing.assert_close(valid, torch.ones(3, 1, 32, 32))
     assert fixed[2, 3].abs().max() < 1e-3  # the frame without depth is flat
     box = fixed[0, 3] > 0.5
     columns = torch.arange(32)[box.any(0)]
     assert columns.float().mean() < 15.5  # the near box is left of the centre in frame 0, as in the picture
-    crops, _ = frames.random_crops(64, torch.Generator().manual_seed(0))
+    crops, _ = frames.random_crops(24, torch.Generator().manual_seed(0))
     assert crops.abs().max() <= 1
-    assert len({crop.sum().item() for crop in crops}) == 64
+    assert len({crop.sum().item() for crop in crops}) == 24
 
 
 def test_holes_in_depth_take_the_nearest_value():
@@ -201,3 +201,18 @@ def test_holes_in_depth_take_the_nearest_value():
     assert filled[:, :3].tolist() == [[1, 1, 1]] * 5
     assert filled[:, 4:].tolist() == [[2, 2, 2]] * 5
     assert without_holes(np.zeros((3, 3), np.float32)).tolist() == [[1] * 3] * 3
+
+
+def test_frames_held_out_score_and_never_train(run):
+    frames = TrainingFrames(run.capture, 32, torch.device("cpu"), silent()[0])
+    assert (frames.held_out, frames.used, frames.scored(4)) == ([1], [0, 2], [1])
+    frames.images[1] = 255
+    frames.images[0] = frames.images[2] = 0
+    crops, _ = frames.random_crops(32, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(crops[:, :3], torch.full_like(crops[:, :3], -1))
+    scored, _ = frames.fixed_crops(frames.scored(4))
+    torch.testing.assert_close(scored[:, :3], torch.ones_like(scored[:, :3]))
+
+
+def test_share_of_frames_held_out_of_the_finetuning():
+    assert [held_out_frames(n) for n in (1, 2, 3, 5, 12, 30)] == [[], [], [1], [4], [4], [4, 12, 20, 28]]
