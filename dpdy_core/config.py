@@ -96,6 +96,9 @@ class PriorConfig(Section):
     """The RGB-D diffusion model and its DreamBooth finetuning on the capture's own frames."""
 
     model: str = Field("dpdy-tiny", description="`dpdy-tiny` (bundled), a diffusers folder or a hub id")
+    motion_adapter: str | None = Field(
+        None, description="folder or hub id of motion modules for video distillation; None: the prior's own"
+    )
     finetune: Literal["lora", "full", "none"] = "lora"
     steps: int = Field(800, ge=0)
     batch_size: int = Field(4, ge=1)

@@ -86,13 +86,20 @@ def load_finetuned(folder: Path, device: torch.device | str) -> tuple[Ldm3d, dic
 
 
 def merge_lora(model: Ldm3d, state: dict[str, Tensor], rank: int, text: bool) -> None:
-    """Add the adapters in `state` (names as `save_lora` writes them) and merge them into the weights."""
+    """Add the adapters in `state` (names as `save_lora` writes them) to the weights; the modules stay plain ones."""
     add_lora(model, rank, text, seed=0)
     for part, module in (("unet", model.unet), ("text_encoder", model.text_encoder)):
         own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
-        if not own:
-            continue
-        set_peft_model_state_dict(module, own)
-        for layer in module.modules():
-            if isinstance(layer, BaseTunerLayer):
-                layer.merge()
+        if own:
+            set_peft_model_state_dict(module, own)
+            _bake(module)
+
+
+def _bake(module: Any) -> None:
+    """Merge every adapter of `module` and put the layer it adapted back in its place."""
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            module.set_submodule(name, layer.get_base_layer())
+    del module.peft_config
+    module._hf_peft_config_loaded = False

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from dpdy_core.errors import BadSettings, JobFailed
 from dpdy_core.prior.guidance import PredictionType, add_noise, guided, predicted_clean, predicted_noise
+from dpdy_core.prior.hub import hub_folder
 from dpdy_core.prior.rgbd import unpack
 
 BUNDLED = "dpdy-tiny"
@@ -207,18 +206,7 @@ def find_model(model: str) -> Path:
         return folder
     if model == BUNDLED or folder.exists():
         raise JobFailed(f"{folder} holds no diffusers model (no unet folder)", _how_to_get(model))
-    try:
-        return Path(snapshot_download(model, local_files_only=True, allow_patterns=_PATTERNS))
-    except HFValidationError as error:
-        raise BadSettings(f"{model!r} is neither a folder nor a hub id", _how_to_get(model)) from error
-    except OSError:
-        pass  # not in the local cache
-    try:
-        return Path(snapshot_download(model, allow_patterns=_PATTERNS))
-    except Exception as error:  # any network or hub failure: the hub's client raises those of several libraries
-        raise JobFailed(
-            f"the prior {model!r} is not in the local cache and could not be fetched", _how_to_get(model)
-        ) from (error)
+    return hub_folder(model, _PATTERNS, "the prior", _how_to_get(model))
 
 
 def _how_to_get(model: str) -> str:

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dpdy_core.errors import BadSettings, JobFailed
-from dpdy_core.prior import ldm3d
+from dpdy_core.prior import hub, ldm3d
 from dpdy_core.prior.ldm3d import load_ldm3d
 from dpdy_core.prior.tiny import Layout, build_tiny, build_toy
 from dpdy_core.prior.tokenizer import build_tokenizer
@@ -118,7 +118,7 @@ def test_hub_id_that_cannot_be_fetched_says_how_to_get_it(monkeypatch):
     def refuse(*_, local_files_only=False, **__):
         raise (FileNotFoundError if local_files_only else ConnectionError)("no network")
 
-    monkeypatch.setattr(ldm3d, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(JobFailed, match="could not be fetched") as caught:
         load_ldm3d("someone/some-model", "cpu")
     assert "hf download someone/some-model" in caught.value.remedy
