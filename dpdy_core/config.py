@@ -137,6 +137,7 @@ class FieldsConfig(Section):
     view_dependence: bool = Field(
         False, description="static colours may depend on the viewing direction; off extrapolates better from one path"
     )
+    dynamic_space_grid: bool = Field(False, description="the dynamic field has a grid over x, y, z beside its three")
     split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
     blend: Literal["additive", "learned"] = Field(
         "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"
@@ -160,10 +161,14 @@ class LossConfig(Section):
     )
     w_motion_mask: Ramp = Ramp(start=0.1, end=0.01)
     w_static: Ramp = constant(0.2)
+    w_dynamic: Ramp = Field(
+        constant(0.3), description="colour of the dynamic field alone, on all pixels (RoDynRF); for blend=learned only"
+    )
     w_entropy: Ramp = Ramp(start=1e-4, end=1e-2)
     w_sparsity: Ramp = constant(1e-3)
     w_distortion: Ramp = constant(2e-3)
     w_interlevel: Ramp = constant(1.0)
+    w_cameras: Ramp = Field(constant(0.1), description="squared size of the corrections of refine_cameras")
 
 
 class SdsConfig(Section):
@@ -191,11 +196,18 @@ class SceneConfig(Section):
     reaimed: Share = Field(
         0.4, description="share of the rays that look at their pixel's surface again from a moved camera; needs depth"
     )
+    novel_rays: Share = Field(
+        0.0, description="share of the rays that come from novel views, for the terms that need no observation"
+    )
+    refine_cameras: bool = Field(False, description="correct the training cameras while the scene is optimised")
+    exposure: bool = Field(False, description="every training frame has its own gain per colour channel")
     max_size: int = Field(
         512, ge=16, le=4096, description="longer side at which the scene is trained and scored, pixels"
     )
     grid_learning_rate: float = Field(1e-2, gt=0)
     mlp_learning_rate: float = Field(2e-3, gt=0)
+    camera_learning_rate: float = Field(1e-3, gt=0, description="of refine_cameras: radians, and shares of the scene")
+    exposure_learning_rate: float = Field(5e-3, gt=0, description="of exposure: log-gain")
     final_learning_rate: Share = Field(0.05, description="share of the learning rate left at the end")
     fields: FieldsConfig = FieldsConfig()
     sampling: SamplingConfig = SamplingConfig()

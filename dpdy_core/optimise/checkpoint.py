@@ -25,6 +25,7 @@ from dpdy_core.scene.scene import Scene
 
 KEPT = 2
 SCENE = "scene."  # prefix of the scene's parameters among the tensors
+FRAMES = "frames."  # prefix of what was corrected per training frame
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def build_scene(checkpoint: Checkpoint, device: torch.device | str) -> Scene:
         choose_backend(header["backend"], device),
         torch.Generator().manual_seed(0),
     )
-    parameters = {k.removeprefix(SCENE): v for k, v in checkpoint.tensors.items() if k.startswith(SCENE)}
-    scene.load_state_dict(parameters)
+    scene.load_state_dict(tensors_below(checkpoint, SCENE))
     return scene.to(device)
 
 
@@ -119,6 +119,11 @@ def load_scene(folder: Path, device: torch.device | str, fall_back: Callable[[st
     if torch.device(device).type == "cuda" and (reason := fuse_encoders(scene)) and fall_back:
         fall_back(reason)
     return scene
+
+
+def tensors_below(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
 
 
 def _files(folder: Path, step: int) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from dpdy_core.config import LossConfig, Ramp
+from dpdy_core.config import FieldsConfig, LossConfig, Ramp
 from dpdy_core.optimise.depth_loss import affine_invariant_depth_loss, aligned_depth_loss
 from dpdy_core.optimise.ray_batch import RayBatch
 from dpdy_core.optimise.reconstruction import colour_loss, motion_mask_loss
@@ -36,14 +36,22 @@ class Term(Generic[Rendered]):
     value: Callable[[Rendered], Tensor]
 
 
-def observed_terms(losses: LossConfig, split: bool, has_depth: bool, has_motion: bool) -> list[Term[Observation]]:
-    """The terms that compare training rays with the frames, as far as this clip and these settings have them."""
+def observed_terms(
+    losses: LossConfig, fields: FieldsConfig, has_depth: bool, has_motion: bool
+) -> list[Term[Observation]]:
+    """The terms that compare training rays with the frames, as far as this clip and these settings have them.
+
+    With blend="learned" a field may be anything where its weight is zero, so the dynamic one has a loss of its own on
+    all pixels (RoDynRF's train.py: 1.0 beside 3.0 for both together), as the static one has on pixels that stand still.
+    """
     terms = [Term("colour", losses.w_colour, _colour)]
     if has_depth and losses.depth_loss == "aligned":
         terms.append(Term("depth", losses.w_depth, _aligned_depth))
     if has_depth and losses.depth_loss == "affine":
         terms.append(Term("depth", losses.w_depth, _affine_depth))
-    if split and has_motion:
+    if fields.split and fields.blend == "learned":
+        terms.append(Term("dynamic", losses.w_dynamic, _dynamic_colour))
+    if fields.split and has_motion:
         terms.append(Term("motion_mask", losses.w_motion_mask, _motion_mask))
         terms.append(Term("static", losses.w_static, _static_colour))
     return [term for term in terms if _is_used(term.weight)]
@@ -81,6 +89,11 @@ def _colour(o: Observation) -> Tensor:
 def _static_colour(o: Observation) -> Tensor:
     assert o.rendering.static_colour is not None
     return colour_loss(o.rendering.static_colour, o.batch.colour, o.batch.observed * ~o.batch.moving)
+
+
+def _dynamic_colour(o: Observation) -> Tensor:
+    assert o.rendering.dynamic_colour is not None
+    return colour_loss(o.rendering.dynamic_colour, o.batch.colour, o.batch.observed)
 
 
 def _motion_mask(o: Observation) -> Tensor:

@@ -7,10 +7,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dpdy_core.errors import BadInput
+from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
+from dpdy_core.optimise.novel_views import NovelViews
 
 MOVING_SHARE = 0.3  # of the rays start on pixels that move, however few those are
 SPREAD = 0.5  # how far a camera is moved at most, as a share of the depth of what it looks at
+NOVEL_CAMERAS = 8  # a batch's novel rays come from so many views
 CHECKS = 24  # points between a moved camera and a surface at which the way is checked to be free
 FREE_TOLERANCE = 0.02  # relative depth by which such a point may lie behind the observed surface
 
@@ -35,11 +38,13 @@ class TrainingRays:
     `reaimed` is the share of rays that are turned into a novel view of their own pixel: the surface point of the
     pixel's depth is looked at, at the same time, from a camera moved by up to SPREAD of that depth. Where
     the frame's own depth shows the way to be free the pixel's colour must be seen there too: what warping the frame
-    by its depth gives, as supervision.
+    by its depth gives, as supervision. `novel_share` is the share that comes from `novel` views at random times and is
+    only regularised: nothing else forbids fog that no frame's ray meets.
     """
 
-    def __init__(self, clip: Clip, reaimed: float) -> None:
+    def __init__(self, clip: Clip, reaimed: float, novel: NovelViews | None = None, novel_share: float = 0.0) -> None:
         self.clip = clip
+        self.novel, self.novel_share = novel, novel_share if novel is not None else 0.0
         self.reaimed = reaimed if clip.depth is not None else 0.0
         self.usable = None if bool(clip.valid.all()) else torch.nonzero(clip.valid.flatten())[:, 0]
         if not bool(clip.valid.any()):
@@ -47,14 +52,28 @@ class TrainingRays:
         moving = clip.valid & clip.motion if clip.motion is not None else torch.zeros_like(clip.valid)
         self.moving_pixels = torch.nonzero(moving.flatten())[:, 0]
 
-    def draw(self, count: int, generator: torch.Generator) -> RayBatch:
-        """`count` rays; the last ones are the re-aimed ones."""
+    def draw(
+        self, count: int, generator: torch.Generator, cameras: Cameras | None = None, progress: float = 0.0
+    ) -> RayBatch:
+        """`count` rays: plain ones, re-aimed ones, then those of novel views as they are at training `progress`.
+
+        `cameras` stand in for those of the clip; rays are differentiable in their poses.
+        """
+        cameras = self.clip.cameras if cameras is None else cameras
+        novel = int(count * self.novel_share)
+        again = int((count - novel) * self.reaimed)
+        batch = self._plain(count - novel, cameras, generator)
+        if again > 0:
+            batch = self._reaim(batch, count - novel - again, cameras, generator)
+        return batch if novel == 0 else self._add_novel(batch, novel, progress, generator)
+
+    def _plain(self, count: int, cameras: Cameras, generator: torch.Generator) -> RayBatch:
         frame, row, column = self._pixels(count, generator)
         clip = self.clip
         pixels = torch.stack([column, row], dim=-1) + 0.5
-        origins, directions = clip.cameras.rays(frame, pixels)
+        origins, directions = cameras.rays(frame, pixels)
         zero = torch.zeros(count, device=origins.device)
-        batch = RayBatch(
+        return RayBatch(
             origins=origins,
             directions=directions,
             frame=frame,
@@ -64,8 +83,6 @@ class TrainingRays:
             moving=zero.bool() if clip.motion is None else clip.motion[frame, row, column],
             observed=zero + 1,
         )
-        again = int(count * self.reaimed)
-        return batch if again == 0 else self._reaim(batch, count - again, generator)
 
     def _pixels(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         height, width = self.clip.valid.shape[1:]
@@ -82,7 +99,7 @@ class TrainingRays:
         frame, rest = chosen // (height * width), chosen % (height * width)
         return frame, rest // width, rest % width
 
-    def _reaim(self, batch: RayBatch, start: int, generator: torch.Generator) -> RayBatch:
+    def _reaim(self, batch: RayBatch, start: int, cameras: Cameras, generator: torch.Generator) -> RayBatch:
         """Replace the rays from `start` on by views of the same surfaces from moved cameras."""
         frame, depth = batch.frame[start:], batch.depth[start:]
         points = batch.origins[start:] + depth[:, None] * batch.directions[start:]
@@ -90,10 +107,10 @@ class TrainingRays:
         shift = normalize(torch.randn(points.shape, device=device, generator=generator), dim=-1)
         reach = SPREAD * torch.rand((len(points), 1), device=device, generator=generator)
         origins = batch.origins[start:] + shift * reach * depth[:, None]
-        forward = -self.clip.cameras.camera_to_world[frame, :, 2]
+        forward = -cameras.camera_to_world[frame, :, 2]
         z = ((points - origins) * forward).sum(dim=-1)
         usable = (depth > 0) & (z > 0.2 * depth)
-        free = usable & self._way_is_free(origins, points, frame)
+        free = usable & self._way_is_free(origins, points, frame, cameras)
         z = torch.where(usable, z, torch.ones_like(z))
         fallback = batch.directions[start:]
         directions = torch.where(usable[:, None], (points - origins) / z[:, None], fallback)
@@ -104,13 +121,34 @@ class TrainingRays:
             batch,
             origins=torch.cat([batch.origins[:start], origins]),
             directions=torch.cat([batch.directions[:start], directions]),
-            depth=torch.cat([batch.depth[:start], torch.where(usable, z, depth)]),
+            depth=torch.cat([batch.depth[:start], torch.where(usable, z.detach(), depth)]),
             observed=torch.cat([batch.observed[:start], observed]),
         )
 
-    def _way_is_free(self, origins: Tensor, points: Tensor, frame: Tensor) -> Tensor:
+    def _add_novel(self, batch: RayBatch, count: int, progress: float, generator: torch.Generator) -> RayBatch:
+        """`batch` and `count` rays through random pixels of a few novel views, without anything observed."""
+        assert self.novel is not None
+        device = batch.origins.device
+        views, times = self.novel.draw(NOVEL_CAMERAS, progress, generator)
+        view = torch.arange(count, device=device) % len(views)
+        pixels = torch.rand((count, 2), device=device, generator=generator) * self.novel.size
+        origins, directions = views.rays(view, pixels)
+        none = torch.zeros(count, device=device)
+        return RayBatch(
+            origins=torch.cat([batch.origins, origins]),
+            directions=torch.cat([batch.directions, directions]),
+            frame=torch.cat([batch.frame, torch.zeros_like(view)]),
+            times=torch.cat([batch.times, times[view]]),
+            colour=torch.cat([batch.colour, none[:, None].expand(-1, 3)]),
+            depth=torch.cat([batch.depth, none]),
+            moving=torch.cat([batch.moving, none.bool()]),
+            observed=torch.cat([batch.observed, none]),
+        )
+
+    @torch.no_grad()
+    def _way_is_free(self, origins: Tensor, points: Tensor, frame: Tensor, cameras: Cameras) -> Tensor:
         """(R,) whether the frame saw through all of the way from `origins` to `points` that lies in its view."""
-        cameras, depth = self.clip.cameras, self.clip.depth
+        depth = self.clip.depth
         assert depth is not None
         share = torch.linspace(0.05, 0.98, CHECKS, device=points.device)[:, None, None]
         between = (origins + share * (points - origins)).reshape(-1, 3)

@@ -1,12 +1,18 @@
 """How settings move over training."""
 
 WARM_UP = 0.02  # share of training
+CAMERAS_FROM, CAMERAS_FULL = 0.1, 0.2  # share of training: a scene that is still fog says nothing about its cameras
 
 
 def learning_rate_factor(progress: float, final: float) -> float:
     """Factor on the learning rates at `progress` in [0, 1]: a linear warm-up, then exponential decay to `final`."""
     warm = min(1.0, (progress + 1e-3) / WARM_UP)
     return float(warm * max(final, 1e-6) ** progress)
+
+
+def camera_rate_factor(progress: float) -> float:
+    """Further factor on the learning rate of the camera corrections: they wait for the scene to take shape."""
+    return min(1.0, max(0.0, (progress - CAMERAS_FROM) / (CAMERAS_FULL - CAMERAS_FROM)))
 
 
 def proposal_anneal(progress: float) -> float:

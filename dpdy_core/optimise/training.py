@@ -1,18 +1,23 @@
 """The state of the optimisation and one step of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpdy_core.config import SceneConfig
+from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
-from dpdy_core.optimise.checkpoint import SCENE, Checkpoint, build_scene
+from dpdy_core.optimise.camera_corrections import CameraCorrections
+from dpdy_core.optimise.checkpoint import FRAMES, SCENE, Checkpoint, build_scene, tensors_below
 from dpdy_core.optimise.distillation import Distillation
+from dpdy_core.optimise.exposure import Exposure
+from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Observation, free_terms, observed_terms, weighted_sum
 from dpdy_core.optimise.ray_batch import TrainingRays
-from dpdy_core.optimise.schedule import learning_rate_factor, proposal_anneal
-from dpdy_core.render.renderer import render_rays
+from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
+from dpdy_core.render.renderer import RayRendering, render_rays
 from dpdy_core.scene.scene import Scene
 
 GENERATOR = "generator"
@@ -28,13 +33,23 @@ class Training:
         self.distillation: Distillation | None = None
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation step, to report
         metric = config.losses.depth_loss == "aligned"
-        self.rays = TrainingRays(clip, config.reaimed if metric else 0.0)
-        losses, split = config.losses, config.fields.split
-        self.observed = observed_terms(losses, split, clip.depth is not None, clip.motion is not None)
-        self.free = free_terms(losses, split)
-        self.static_alone = any(term.name == "static" for term in self.observed)
-        groups = scene.parameter_groups()
-        self.rates = {"grid": config.grid_learning_rate, "mlp": config.mlp_learning_rate}
+        novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
+        self.rays = TrainingRays(clip, config.reaimed if metric else 0.0, novel, config.novel_rays)
+        self.observed = observed_terms(config.losses, config.fields, clip.depth is not None, clip.motion is not None)
+        self.free = free_terms(config.losses, config.fields.split)
+        self.alone = {f"{term.name}_alone": True for term in self.observed if term.name in ("static", "dynamic")}
+        self.cameras = CameraCorrections(clip.cameras, scene.bounds.radius) if config.refine_cameras else None
+        self.exposure = Exposure(len(clip)) if config.exposure else None
+        modules = {"cameras": self.cameras, "exposure": self.exposure}
+        self.frames = nn.ModuleDict({name: module for name, module in modules.items() if module}).to(clip.times.device)
+        groups = scene.parameter_groups() | {name: list(module.parameters()) for name, module in self.frames.items()}
+        rates = {
+            "grid": config.grid_learning_rate,
+            "mlp": config.mlp_learning_rate,
+            "cameras": config.camera_learning_rate,
+            "exposure": config.exposure_learning_rate,
+        }
+        self.rates = {name: rates[name] for name in groups}
         self.optimiser = torch.optim.Adam(
             [{"params": groups[name], "lr": rate} for name, rate in self.rates.items()],
             betas=(0.9, 0.99),
@@ -51,8 +66,8 @@ class Training:
         """Do one step; the values of its losses as 0-dim tensors."""
         progress = self.progress
         factor = learning_rate_factor(progress, self.config.final_learning_rate)
-        for group, rate in zip(self.optimiser.param_groups, self.rates.values(), strict=True):
-            group["lr"] = rate * factor
+        for group, (name, rate) in zip(self.optimiser.param_groups, self.rates.items(), strict=True):
+            group["lr"] = rate * factor * (camera_rate_factor(progress) if name == "cameras" else 1.0)
         self.optimiser.zero_grad(set_to_none=True)
         numbers = self._reconstruct(progress)
         if self.distillation is not None and self.distillation.due(self.step, progress):
@@ -63,8 +78,12 @@ class Training:
         self.step += 1
         return numbers | self.distilled
 
+    def corrected(self) -> Cameras:
+        """The training cameras as they are now."""
+        return self.clip.cameras if self.cameras is None else self.cameras.correct(self.clip.cameras)
+
     def _reconstruct(self, progress: float) -> dict[str, Tensor]:
-        batch = self.rays.draw(self.config.rays, self.generator)
+        batch = self.rays.draw(self.config.rays, self.generator, self.corrected(), progress)
         background = torch.rand(3, device=batch.origins.device, generator=self.generator)
         rendering = render_rays(
             self.scene,
@@ -74,18 +93,33 @@ class Training:
             background,
             self.generator,
             proposal_anneal(progress),
-            self.static_alone,
+            **self.alone,
         )
+        rendering = self._exposed(rendering, batch.frame)
         observation = Observation(batch, rendering, self.scene.bounds.radius, len(self.clip))
         observed, numbers = weighted_sum(self.observed, observation, progress)
         free, more = weighted_sum(self.free, rendering, progress)
         loss = observed + free
+        if self.cameras is not None:
+            loss = loss + self.config.losses.w_cameras.at(progress) * self.cameras.penalty()
+            numbers |= self.cameras.numbers()
+        if self.exposure is not None:
+            numbers |= self.exposure.numbers()
         loss.backward()
         return numbers | more | {"loss": loss.detach()}
 
+    def _exposed(self, rendering: RayRendering, frame: Tensor) -> RayRendering:
+        """`rendering` as bright as the frames (R,) that its rays belong to."""
+        if self.exposure is None:
+            return rendering
+        gain = self.exposure.gains()[frame]
+        named = {name: getattr(rendering, name) for name in ("colour", "static_colour", "dynamic_colour")}
+        return replace(rendering, **{name: value * gain for name, value in named.items() if value is not None})
+
     def state(self) -> dict[str, Tensor]:
-        """All tensors that `restore` needs; of a finished training the scene alone."""
+        """All tensors that `restore` needs; of a finished training only the result."""
         tensors = {SCENE + name: value for name, value in self.scene.state_dict().items()}
+        tensors |= {FRAMES + name: value for name, value in self.frames.state_dict().items()}
         if self.step >= self.config.steps > 0:
             return tensors | {GENERATOR: self.generator.get_state()}
         for key, moments in self.optimiser.state_dict()["state"].items():
@@ -106,6 +140,7 @@ def restore(config: SceneConfig, checkpoint: Checkpoint, clip: Clip, device: tor
         generator.manual_seed(checkpoint.step)
     training = Training(config, build_scene(checkpoint, device), clip, generator)
     training.step = checkpoint.step
+    training.frames.load_state_dict(tensors_below(checkpoint, FRAMES))
     moments: dict[int, dict[str, Any]] = {}
     for name, value in checkpoint.tensors.items():
         if name.startswith("adam."):

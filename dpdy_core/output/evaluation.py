@@ -14,6 +14,7 @@ from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry.paths import as_filmed
 from dpdy_core.ingest.clip import Clip, Split, load_clip, read_transforms
+from dpdy_core.optimise.camera_corrections import load_corrections
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.output.baselines import nearest_frame
 from dpdy_core.output.metrics import LEAST_MS_SSIM_SIDE, ms_ssim, psnr, quantise, ssim
@@ -63,7 +64,7 @@ def evaluate_run(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
             "views": views,
             "mean": mean_scores(views),
             "baselines": {"nearest_frame": mean_scores(copies)},
-            "notes": _notes(run, split, held_out, views),
+            "notes": [*_notes(run, split, held_out, views), *_refinement(run, train)],
         }
         write_json(folder / "metrics.json", document)
         _write_csv(folder / "per_view.csv", views)
@@ -165,6 +166,17 @@ def _notes(run: RunDir, split: Split, clip: Clip | None, views: list[Scores]) ->
     if any(view["psnr"] is None for view in views):
         notes.append("psnr is null where render and truth are equal or no pixel counts")
     return notes
+
+
+def _refinement(run: RunDir, train: Clip) -> list[str]:
+    """What the scene stage did to the training cameras."""
+    if (corrections := load_corrections(run.scene, train)) is None:
+        return []
+    degrees, shift = (float(value) for value in corrections.numbers().values())
+    return [
+        f"the training cameras were refined, by {degrees:.2g} degrees and {shift:.2g} units of the capture on average; "
+        "the cameras that are scored are as given"
+    ]
 
 
 def _write_csv(path: Path, views: list[Scores]) -> None:

@@ -13,6 +13,7 @@ from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip, load_cameras, load_clip, read_transforms
+from dpdy_core.optimise.camera_corrections import load_corrections, refined
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.output.video import to_bytes
 from dpdy_core.output.views import surface_depth
@@ -49,7 +50,8 @@ def export_run(run: RunDir, kind: str, out: Path) -> Path:
             _write_frames(run, config, out / "frames")
             return out / "frames"
         case "transforms":
-            write_json(out / "transforms.json", canonical_cameras(read_transforms(run.capture)))
+            document = _with_refined_cameras(run, config, read_transforms(run.capture))
+            write_json(out / "transforms.json", canonical_cameras(document))
             return out / "transforms.json"
     raise BadSettings(f"cannot export to {kind!r}", "use ply, frames or transforms")
 
@@ -111,7 +113,21 @@ def _train(run: RunDir, config: RunConfig) -> Clip:
     clip = load_clip(run.capture, "train", config.scene.max_size)
     if clip is None:
         raise BadInput("no training frame has a camera pose", "finish the run first")
-    return clip
+    return refined(clip, run.scene)
+
+
+def _with_refined_cameras(run: RunDir, config: RunConfig, document: dict[str, Any]) -> dict[str, Any]:
+    """The capture's document with the poses that the scene stage corrected, if it did."""
+    clip = load_clip(run.capture, "train", config.scene.max_size)
+    if clip is None or (corrections := load_corrections(run.scene, clip)) is None:
+        return document
+    poses = dict(zip(clip.names, corrections.correct(clip.cameras).camera_to_world.tolist(), strict=True))
+
+    def corrected(frame: dict[str, Any]) -> dict[str, Any]:
+        pose = poses.get(frame["file_path"])
+        return frame if pose is None else {**frame, "transform_matrix": [*pose, [0.0, 0.0, 0.0, 1.0]]}
+
+    return {**document, "frames": [corrected(frame) for frame in document["frames"]]}
 
 
 def _places(cameras: Cameras, index: int, depth: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from dpdy_core.geometry import paths
 from dpdy_core.geometry.path_file import camera_path_document, read_camera_path
 from dpdy_core.geometry.paths import Trajectory
 from dpdy_core.ingest.clip import Clip, fitted_size, load_clip, read_transforms
+from dpdy_core.optimise.camera_corrections import refined
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.output.video import (
     depth_colours,
@@ -113,7 +114,7 @@ def open_studio(run: RunDir, config: RunConfig, reporter: Reporter) -> Studio:
     train = load_clip(run.capture, "train", config.scene.max_size)
     if train is None:
         raise BadInput("no training frame has a camera pose", "run the stage `cameras` first")
-    train = train.to(device)
+    train = refined(train.to(device), run.scene)
     scene = load_scene(run.scene, device, reporter.fall_back)
     witnesses = witness_depths(scene, train, config.render.chunk, reporter.check)
     fps = config.render.fps or capture_fps(read_transforms(run.capture), len(train))

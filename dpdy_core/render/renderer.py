@@ -20,6 +20,7 @@ class RayRendering:
 
     colour: Tensor  # (R, 3), over the background
     static_colour: Tensor | None  # (R, 3) of the static field alone, over the background
+    dynamic_colour: Tensor | None  # (R, 3) of the dynamic field alone, over the background
     depth: Tensor  # (R,) expected planar depth, world units
     disparity: Tensor  # (R,) expected 1 / depth, 1 / world units
     opacity: Tensor  # (R,)
@@ -50,6 +51,7 @@ def render_rays(
     generator: torch.Generator | None = None,
     anneal: float = 1.0,
     static_alone: bool = False,
+    dynamic_alone: bool = False,
 ) -> RayRendering:
     """Render rays `origins + z * directions` (R, 3) at `times` (R,), z being planar depth, over `background` (3,).
 
@@ -79,14 +81,14 @@ def render_rays(
     opacity = result.weights.sum(dim=-1)
     remaining = (1 - opacity)[:, None]
 
-    static_colour = None
-    if static_alone:
-        weights = volume_weights(samples.static_density, lengths)
-        static_colour = (weights[..., None] * samples.static_colour).sum(dim=1)
-        static_colour = static_colour + (1 - weights.sum(dim=-1, keepdim=True)) * background
+    def alone(density: Tensor, colour: Tensor) -> Tensor:
+        weights = volume_weights(density, lengths)
+        return (weights[..., None] * colour).sum(dim=1) + (1 - weights.sum(dim=-1, keepdim=True)) * background
+
     return RayRendering(
         colour=result.colour + remaining * background,
-        static_colour=static_colour,
+        static_colour=alone(samples.static_density, samples.static_colour) if static_alone else None,
+        dynamic_colour=alone(samples.dynamic_density, samples.dynamic_colour) if dynamic_alone else None,
         depth=(result.weights * middle).sum(dim=-1) / opacity.clamp_min(1e-4),
         disparity=(result.weights / middle).sum(dim=-1) + remaining[:, 0] / bounds.far,
         opacity=opacity,

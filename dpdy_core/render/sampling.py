@@ -18,7 +18,8 @@ def stratified(rays: int, count: int, device: torch.device, generator: torch.Gen
     if generator is None:
         return edges
     shift = torch.rand((rays, count + 1), device=device, generator=generator) - 0.5
-    shift[:, [0, -1]] = 0
+    shift[:, 0].zero_()  # one by one: a list of indices would be copied to the device, and the host would wait
+    shift[:, -1].zero_()
     return edges + shift / count
 
 

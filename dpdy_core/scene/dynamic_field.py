@@ -14,7 +14,8 @@ START = -4.0  # logit of the density before training: almost empty, so that the 
 class DynamicField(nn.Module):
     """Three hash grids over x, y, t; x, z, t and y, z, t, concatenated into one small MLP (DpDy).
 
-    With `whole_scene` a grid over x, y, z joins them: the field of a scene without a static part.
+    With `dynamic_space_grid` a grid over x, y, z joins them; with `whole_scene`, the field of a scene without a static
+    part, one as large as that of the static field.
     """
 
     def __init__(
@@ -24,6 +25,8 @@ class DynamicField(nn.Module):
         grids = time_grids(config.dynamic_grid, time_cells)
         if whole_scene:
             grids.append(space_grid(config.static_grid))
+        elif config.dynamic_space_grid:
+            grids.append(space_grid(config.dynamic_grid))
         self.encoder = make_encoder(grids, backend, generator)
         self.start = -1.0 if whole_scene else START
         self.network = mlp([self.encoder.width, config.hidden, config.hidden, 5], generator)

@@ -45,7 +45,7 @@ class LevelGroup(nn.Module):
 
     def forward(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Table rows (int32) and trilinear weights, both (8, L, N), of the points in `columns` (D, N)."""
-        position = columns[self.axes] * self.cells
+        position = columns.index_select(0, self.axes.flatten()).view(3, -1, columns.shape[1]) * self.cells
         low = torch.minimum(position.to(torch.int32), self.cells - 1)
         upper_share = position - low
         near, far = low * self.strides, (low + 1) * self.strides
@@ -66,20 +66,28 @@ class _Interpolate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weights)
-        ctx.shape = table.shape
+        ctx.save_for_backward(table, rows, weights)
         flat = rows.flatten()
         columns = (table[:, f].contiguous() for f in range(table.shape[1]))
         return torch.stack([(c.index_select(0, flat).view(rows.shape) * weights).sum(0) for c in columns])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        rows, weights = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        table, rows, weights = ctx.saved_tensors
         flat = rows.flatten()
-        result = grad.new_zeros(ctx.shape[1], ctx.shape[0])
-        for column, part in zip(result, grad.contiguous(), strict=True):
-            column.index_add_(0, flat, (weights * part).flatten())
-        return result.T.contiguous(), None, None
+        of_table, of_weights = None, None
+        if ctx.needs_input_grad[0]:
+            of_table = grad.new_zeros(table.shape[1], table.shape[0])
+            for column, part in zip(of_table, grad.contiguous(), strict=True):
+                column.index_add_(0, flat, (weights * part).flatten())
+            of_table = of_table.T.contiguous()
+        if ctx.needs_input_grad[2]:
+            columns = (table[:, f].contiguous() for f in range(table.shape[1]))
+            of_weights = sum(
+                (c.index_select(0, flat).view(rows.shape) * part for c, part in zip(columns, grad, strict=True)),
+                start=torch.zeros_like(weights),
+            )
+        return of_table, None, of_weights
 
 
 def interpolate(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -91,7 +99,10 @@ def interpolate(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 
 
 class TorchHashGrid(nn.Module):
-    """The grids of one field: features (N, width) of points (N, D) in [0, 1]. Points get no gradient."""
+    """The grids of one field: features (N, width) of points (N, D) in [0, 1].
+
+    Points get gradients where they ask for them (camera refinement): those of the cell they lie in.
+    """
 
     def __init__(self, grids: Sequence[Grid], generator: torch.Generator) -> None:
         super().__init__()
@@ -115,7 +126,7 @@ class TorchHashGrid(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""
-        return self._encode(points.detach().clamp(0, 1))
+        return self._encode(points.clamp(0, 1))
 
     def _encode_eager(self, points: Tensor) -> Tensor:
         columns = points.T.contiguous()

@@ -6,7 +6,9 @@ import torch
 from optimise_scenes import cast, write_capture
 
 from dpdy_core.ingest.clip import Clip, load_clip
+from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.ray_batch import MOVING_SHARE, TrainingRays
+from dpdy_core.scene.contraction import find_bounds
 
 
 def tiny_clip(folder: Path, depth: bool = True, masks: bool = True) -> Clip:
@@ -66,6 +68,22 @@ def test_reaimed_rays_see_what_a_camera_there_would_see(tmp_path: Path) -> None:
         _, depth, _ = cast(batch.origins[ray], batch.directions[ray], float(batch.times[ray]))
         wrong += abs(float(depth) - float(batch.depth[ray])) > 0.05 * float(depth)
     assert wrong <= 0.05 * 150
+
+
+def test_novel_rays_come_from_elsewhere_and_are_only_regularised(tmp_path: Path) -> None:
+    clip = tiny_clip(tmp_path)
+    bounds = find_bounds(clip)
+    batch = TrainingRays(clip, 0.5, NovelViews(clip, bounds, 16), 0.25).draw(200, seeded(), progress=1.0)
+    new = slice(150, 200)
+    assert (batch.observed[new] == 0).all()
+    assert (batch.depth[new] == 0).all()
+    assert float(torch.cdist(batch.origins[new], clip.cameras.centres).min()) > 1e-3
+    assert set(batch.times[new].tolist()) <= set(clip.times.tolist())
+    ahead = torch.nn.functional.normalize(torch.tensor(bounds.centre) - batch.origins[new], dim=-1)
+    assert float((ahead * torch.nn.functional.normalize(batch.directions[new], dim=-1)).sum(-1).min()) > 0.5
+    rest = TrainingRays(clip, 0.5).draw(150, seeded())
+    assert torch.equal(batch.directions[:150], rest.directions)
+    assert torch.equal(batch.observed[:150], rest.observed)
 
 
 def test_without_depth_no_ray_is_aimed_again(tmp_path: Path) -> None:

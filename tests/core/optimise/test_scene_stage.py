@@ -121,7 +121,8 @@ def test_training_makes_the_held_out_view_much_better(run: RunDir, tmp_path: Pat
 
 def settings_that_use_everything() -> RunConfig:
     sds = {"begin": 0.3, "every": 2, "resolution": 16, "weight": 1e-3}
-    return tiny_config(sds=SdsConfig.model_validate(sds), preview_every=4)
+    frames = {"refine_cameras": True, "exposure": True, "novel_rays": 0.1}
+    return tiny_config(sds=SdsConfig.model_validate(sds), preview_every=4, **frames)
 
 
 @pytest.mark.usefixtures("guidance")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from optimise_scenes import write_capture
 
-from dpdy_core.config import LossConfig, Ramp
+from dpdy_core.config import FieldsConfig, LossConfig, Ramp
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Term, free_terms, observed_terms, weighted_sum
-from dpdy_core.optimise.schedule import learning_rate_factor, proposal_anneal
+from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
 from dpdy_core.scene.contraction import find_bounds
 
 
@@ -19,6 +19,12 @@ def test_learning_rate_warms_up_and_decays_to_its_final_share() -> None:
     factors = [learning_rate_factor(p, 0.05) for p in (0.03, 0.2, 0.5, 0.9, 1.0)]
     assert factors == sorted(factors, reverse=True)
     assert factors[-1] == pytest.approx(0.05)
+
+
+def test_cameras_wait_for_the_scene() -> None:
+    assert camera_rate_factor(0.0) == camera_rate_factor(0.1) == 0
+    assert 0 < camera_rate_factor(0.15) < 1
+    assert camera_rate_factor(0.2) == camera_rate_factor(1.0) == 1
 
 
 def test_anneal_ends_at_one() -> None:
@@ -41,16 +47,19 @@ def test_the_weighted_sum_follows_the_ramps() -> None:
 def test_terms_are_those_that_the_clip_and_the_settings_can_have() -> None:
     losses = LossConfig()
 
-    def names(**given: bool) -> set[str]:
-        return {t.name for t in observed_terms(losses, **given)}  # type: ignore[arg-type]
+    both, one, learned = FieldsConfig(), FieldsConfig(split=False), FieldsConfig(blend="learned")
 
-    assert names(split=True, has_depth=True, has_motion=True) == {"colour", "depth", "motion_mask", "static"}
-    assert names(split=False, has_depth=True, has_motion=True) == {"colour", "depth"}
-    assert names(split=True, has_depth=False, has_motion=False) == {"colour"}
+    def names(fields: FieldsConfig, depth: bool = True, motion: bool = True) -> set[str]:
+        return {t.name for t in observed_terms(losses, fields, depth, motion)}
+
+    assert names(both) == {"colour", "depth", "motion_mask", "static"}
+    assert names(one) == {"colour", "depth"}
+    assert names(both, depth=False, motion=False) == {"colour"}
+    assert names(learned) == names(both) | {"dynamic"}
     assert {t.name for t in free_terms(losses, split=False)} == {"distortion", "interlevel"}
     off = LossConfig.model_validate({"w_sparsity": 0, "w_entropy": 0, "depth_loss": "none"})
     assert {t.name for t in free_terms(off, split=True)} == {"distortion", "interlevel"}
-    assert "depth" not in {t.name for t in observed_terms(off, True, True, True)}
+    assert "depth" not in {t.name for t in observed_terms(off, both, True, True)}
 
 
 def test_novel_views_look_at_the_scene_and_go_further_out_with_time(tmp_path: Path) -> None:

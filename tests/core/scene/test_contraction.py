@@ -45,6 +45,21 @@ def test_unit_cube_maps_the_centre_to_the_middle_and_infinity_to_the_wall() -> N
     torch.testing.assert_close(unit_cube(points, centre, radius=4.0), expected)
 
 
+def test_a_sky_keeps_its_directions_and_gets_gradients() -> None:
+    """Far away, a degree is still a degree: the sky lies on a shell, as wide as directions are apart."""
+    angle = torch.deg2rad(torch.arange(0, 90, 1.0, dtype=torch.float64))
+    sky = 1e4 * torch.stack([angle.cos(), angle.sin(), 0 * angle], dim=-1)
+    sky.requires_grad_()
+    cube = unit_cube(sky, torch.zeros(3, dtype=torch.float64), radius=1.0)
+    steps = (cube[1:] - cube[:-1]).norm(dim=-1)
+    torch.testing.assert_close(
+        steps, torch.full_like(steps, float(torch.deg2rad(torch.tensor(1.0))) / 2), rtol=1e-3, atol=0
+    )
+    cube.sum().backward()
+    assert sky.grad is not None
+    assert torch.isfinite(sky.grad).all()
+
+
 def clip_looking_at(target: torch.Tensor, distance: float, depth: float | None, travel: float) -> Clip:
     """Cameras on a line, all looking at `target`; a wall at planar `depth` if given."""
     offsets = torch.linspace(-travel, travel, 4)

@@ -78,6 +78,13 @@ def test_gradient_is_that_of_plain_autograd() -> None:
     torch.testing.assert_close(encoder.table.grad, table.grad)
 
 
+def test_gradients_to_points_match_finite_differences() -> None:
+    encoder = TorchHashGrid([*time_grids(CONFIG, time_cells=9), space_grid(CONFIG)], seeded()).double()
+    encoder.table.data = torch.randn(encoder.table.shape, generator=seeded(1), dtype=torch.float64)
+    points = torch.rand(20, 4, generator=seeded(2), dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(encoder, (points,), eps=1e-7, atol=1e-4)
+
+
 def test_points_outside_the_cube_take_its_faces() -> None:
     encoder = TorchHashGrid([space_grid(CONFIG)], seeded())
     outside = torch.tensor([[-3.0, 0.5, 7.0]])

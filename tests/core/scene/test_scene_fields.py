@@ -46,6 +46,20 @@ def test_one_field_for_all_has_no_static_part() -> None:
     assert (samples.dynamic_density > 0.1).all()  # it has the haze that the static field would start with
 
 
+def test_the_dynamic_field_can_have_a_grid_over_space() -> None:
+    """Without it a signal over x, y and z cannot outlive time: with it the space features alone tell points apart."""
+    without, with_grid = (
+        make_scene(FIELDS.model_copy(update={"dynamic_space_grid": on})).dynamic.encoder for on in (False, True)
+    )
+    assert with_grid.width == without.width + GRID.levels * GRID.features
+    torch.manual_seed(0)
+    points = torch.rand(50, 4)
+    later = torch.cat([points[:, :3], 1 - points[:, 3:]], dim=-1)
+    unchanged = (with_grid(points) == with_grid(later)).all(dim=0)
+    assert int(unchanged.sum()) == GRID.levels * GRID.features
+    assert not (without(points) == without(later)).all(dim=0).any()
+
+
 def test_view_dependence_can_be_switched_off() -> None:
     points, directions, times = random_points()
     for switched_on in (True, False):
