@@ -128,7 +128,8 @@ def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, 
         {split: [written[frame.name] for frame in frames] for split, frames in chosen.items()},
     )
     if depths:
-        document |= {"user_depth_unit_scale_factor": unit, "depth_kind": source.depth_kind}
+        document |= {"user_depth_unit_scale_factor": unit, "user_depth_kind": source.depth_kind}
+        document |= {"depth_kind": source.depth_kind}  # until the depth stage speaks of its own result
     return document | _shared_intrinsics(document["frames"])
 
 

@@ -147,3 +147,19 @@ def load_clip(capture: Path, split: Split, max_size: int) -> Clip | None:
         motion=stack("motion_mask_path", lambda path: read_mask(path, size), nothing),
         covisible=stack("covisible_path", lambda path: read_mask(path, size), nothing),
     )
+
+
+def load_given_depth(capture: Path, clip: Clip) -> Tensor | None:
+    """(T, H, W) float32: the capture's own metric depth of the frames of `clip`, in its own unit, 0 = none.
+
+    None unless a frame has it. Held-out frames keep it for scores alone; `Clip.depth` is what the depth stage made.
+    """
+    document = read_transforms(capture)
+    paths = {f["file_path"]: f.get("user_depth_file_path") for f in document["frames"]}
+    given = [paths[name] for name in clip.names]
+    if not any(given) or document.get("user_depth_kind", "metric") != "metric":
+        return None
+    size = (clip.cameras.width, clip.cameras.height)
+    unit = float(document["user_depth_unit_scale_factor"])
+    empty = np.zeros((size[1], size[0]), np.float32)
+    return torch.from_numpy(np.stack([read_depth(capture / path, unit, size) if path else empty for path in given]))

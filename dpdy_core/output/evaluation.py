@@ -2,9 +2,8 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +12,18 @@ from torch import Tensor
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry.paths import as_filmed
-from dpdy_core.ingest.clip import Clip, Split, load_clip, read_transforms
+from dpdy_core.ingest.clip import Clip, Split, load_clip, load_given_depth, read_transforms
 from dpdy_core.optimise.camera_corrections import load_corrections
 from dpdy_core.optimise.checkpoint import load_scene
-from dpdy_core.output.baselines import nearest_frame
-from dpdy_core.output.metrics import LEAST_MS_SSIM_SIDE, ms_ssim, psnr, quantise, ssim
+from dpdy_core.output.baselines import all_times_warps, nearest_frame
+from dpdy_core.output.metrics import LEAST_MS_SSIM_SIDE
+from dpdy_core.output.scores import MEASURES, REGIONS, HeldOut, Scores, mean_scores
 from dpdy_core.output.video import depth_colours, disparity_range, to_bytes, write_jpeg
 from dpdy_core.output.views import probe_depths, surface_depth
 from dpdy_core.progress import Reporter
 from dpdy_core.render.renderer import Rendering, render_camera
 from dpdy_core.rundir import RunDir, folder_atomic, write_json
 from dpdy_core.runtime import resolve_device
-
-METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
-REGIONS = ("covisible", "moving")
-
-Scores = dict[str, Any]
 
 
 def evaluate_run(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
@@ -41,33 +36,69 @@ def evaluate_run(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     train = load_clip(run.capture, "train", config.scene.max_size)
     if train is None:
         raise BadInput("no training frame has a camera pose", "run the stage `cameras` first")
-    split, held_out = _held_out(run, config)
+    split, clip = _held_out(run, config)
+    held_out = None
     views: list[Scores] = []
-    copies: list[Scores] = []
+    baselines: dict[str, list[Scores]] = {"nearest_frame": []}
     with folder_atomic(run.evaluation) as folder:
         (folder / "images").mkdir()
-        if held_out is not None:
-            train, held_out = train.to(device), held_out.to(device)
-            for truth, rendering, picture in _rendered(run, config, held_out, device, reporter):
-                view = len(views)
-                time = float(held_out.times[view])
-                name = held_out.names[view]
-                copy = nearest_frame(train, held_out.cameras, view, time)
-                views.append({"image": name, "time": time, **_score(rendering.colour, truth, held_out, view)})
-                copies.append(_score(copy, truth, held_out, view))
-                write_jpeg(folder / "images" / f"{view:04d}_{Path(name).stem}.jpg", picture)
-                reporter.step(view + 1, len(held_out), psnr=views[-1]["psnr"] or math.nan)
+        if clip is not None:
+            depth = load_given_depth(run.capture, clip)
+            train, clip = train.to(device), clip.to(device)
+            held_out = HeldOut(clip, None if depth is None else depth.to(device))
+            views = _score_views(run, config, held_out, folder / "images", device, reporter)
+            baselines = _score_baselines(train, held_out, reporter)
         document = {
             "protocol": config.evaluate.protocol,
             "split": split,
             "resolution": [train.cameras.width, train.cameras.height],
             "views": views,
             "mean": mean_scores(views),
-            "baselines": {"nearest_frame": mean_scores(copies)},
-            "notes": [*_notes(run, split, held_out, views), *_refinement(run, train)],
+            "baselines": {name: mean_scores(scores) for name, scores in baselines.items()},
+            "truth": {"static": {"flicker": held_out.own_flicker() if held_out else None}},
+            "notes": [*_notes(run, split, held_out, train, views), *_refinement(run, train)],
         }
         write_json(folder / "metrics.json", document)
         _write_csv(folder / "per_view.csv", views)
+
+
+def _score_views(
+    run: RunDir, config: RunConfig, held_out: HeldOut, images: Path, device: torch.device, reporter: Reporter
+) -> list[Scores]:
+    """The scores of the scene, view by view; a row of pictures of each goes to `images`."""
+    clip = held_out.clip
+    views: list[Scores] = []
+    colours: list[Tensor] = []
+    for rendering, picture in _rendered(run, config, clip, device, reporter):
+        view, name = len(views), clip.names[len(views)]
+        colours.append(rendering.colour)
+        scores = held_out.score(colours, rendering.depth)
+        views.append({"image": name, "time": float(clip.times[view]), **scores})
+        write_jpeg(images / f"{view:04d}_{Path(name).stem}.jpg", picture)
+        reporter.step(view + 1, len(clip), psnr=views[-1]["psnr"] or math.nan)
+    return views
+
+
+def _score_baselines(train: Clip, held_out: HeldOut, reporter: Reporter) -> dict[str, list[Scores]]:
+    """The scores of each baseline, view by view."""
+    clip = held_out.clip
+    times = clip.times.tolist()
+    pictures: dict[str, Iterator[Tensor]] = {
+        "nearest_frame": (nearest_frame(train, clip.cameras, view, time) for view, time in enumerate(times))
+    }
+    if train.depth is not None:
+        pictures["all_times_warp"] = all_times_warps(train, clip.cameras, clip.times)
+    return {name: _scored(made, held_out, reporter) for name, made in pictures.items()}
+
+
+def _scored(pictures: Iterator[Tensor], held_out: HeldOut, reporter: Reporter) -> list[Scores]:
+    made: list[Tensor] = []
+    scores = []
+    for picture in pictures:
+        reporter.check()
+        made.append(picture)
+        scores.append(held_out.score(made))
+    return scores
 
 
 def check_protocol(config: RunConfig) -> None:
@@ -88,8 +119,8 @@ def _held_out(run: RunDir, config: RunConfig) -> tuple[Split, Clip | None]:
 
 def _rendered(
     run: RunDir, config: RunConfig, clip: Clip, device: torch.device, reporter: Reporter
-) -> Iterator[tuple[Tensor, Rendering, np.ndarray]]:
-    """Truth (H, W, 3), rendering and a row of pictures (truth, render, error, depth) of each view of `clip`."""
+) -> Iterator[tuple[Rendering, np.ndarray]]:
+    """The rendering and a row of pictures (truth, render, error, depth) of each view of `clip`."""
     scene = load_scene(run.scene, device, reporter.fall_back)
     chunk = config.render.chunk
     low, high = disparity_range(probe_depths(scene, as_filmed(clip.cameras, clip.times, 1.0), chunk))
@@ -99,70 +130,44 @@ def _rendered(
         error = (rendering.colour.clamp(0, 1) - truth).abs()
         row = [to_bytes(image) for image in (truth, rendering.colour, error)]
         row.append(depth_colours(surface_depth(rendering), low, high))
-        yield truth, rendering, np.concatenate(row, axis=1)
+        yield rendering, np.concatenate(row, axis=1)
 
 
-def _score(image: Tensor, truth: Tensor, clip: Clip, view: int) -> Scores:
-    """The metrics of one view: of the whole image, of the covisible and of the moving pixels."""
-    image, truth = quantise(image).cpu(), quantise(truth).cpu()
-    valid = clip.valid[view].cpu()
-    whole = None if bool(valid.all()) else valid
-    scores: Scores = {
-        "psnr": _finite(psnr(image, truth, whole)),
-        "ssim": ssim(image, truth, whole),
-        "ms_ssim": ms_ssim(image, truth) if whole is None else None,
-        "lpips": None,
-    }
-    for region, masks in zip(REGIONS, (clip.covisible, clip.motion), strict=True):
-        mask = None if masks is None else masks[view].cpu() & valid
-        scores[region] = {
-            "psnr": None if mask is None else _finite(psnr(image, truth, mask)),
-            "ssim": None if mask is None else ssim(image, truth, mask),
-            "ms_ssim": None,
-            "lpips": None,
-        }
-    return scores
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def mean_scores(views: list[Scores]) -> Scores:
-    """The mean of each metric over the views that have it; null where none has."""
-
-    def mean(read: Callable[[Scores], float | None]) -> float | None:
-        values = [v for v in map(read, views) if v is not None]
-        return sum(values) / len(values) if values else None
-
-    means: Scores = {metric: mean(lambda view, m=metric: view[m]) for metric in METRICS}  # type: ignore[misc]
-    for region in REGIONS:
-        means[region] = {metric: mean(lambda view, r=region, m=metric: view[r][m]) for metric in METRICS}  # type: ignore[misc]
-    return means
-
-
-def _notes(run: RunDir, split: Split, clip: Clip | None, views: list[Scores]) -> list[str]:
+def _notes(run: RunDir, split: Split, held_out: HeldOut | None, train: Clip, views: list[Scores]) -> list[str]:
     """Why a number is missing or means something special."""
     notes = ["lpips is null: its network's weights are not part of the package"]
     listed = len(read_transforms(run.capture)[f"{split}_filenames"])
-    if clip is None:
+    if held_out is None:
         reason = f"none of the {listed} test frames has a camera pose" if listed else "the capture has no test views"
         return [f"{reason}: nothing could be scored", *notes]
+    clip = held_out.clip
     if len(clip) < listed:
         notes.append(f"{listed - len(clip)} of {listed} {split} frames have no camera pose and are not scored")
     if min(clip.cameras.width, clip.cameras.height) < LEAST_MS_SSIM_SIDE:
         notes.append(f"ms_ssim is null: its five scales need images of {LEAST_MS_SSIM_SIDE} pixels a side")
+    else:
+        notes.append("ms_ssim of a region is that of the image with the truth put in everywhere else")
     if not bool(clip.valid.all()):
-        notes.append("pixels that the capture's masks exclude are not scored; ms_ssim is null on such views")
-    for region, masks, key in (
-        ("covisible", clip.covisible, "covisible_path"),
-        ("moving", clip.motion, "motion_mask_path"),
-    ):
-        if masks is None:
-            notes.append(f"{region} is null: the {split} frames have no {key}")
-        elif any(view[region]["psnr"] is None for view in views):
-            notes.append(f"{region} is null on views without such pixels; the mean is over the others")
-    notes.append("ms_ssim is null on covisible and moving pixels: it has no masked form")
+        notes.append("pixels that the capture's masks exclude are not scored")
+    for region, key in (("covisible", "covisible_path"), ("moving", "motion_mask_path")):
+        other = {"covisible": "unseen", "moving": "static"}[region]
+        if not held_out.has(region):
+            notes.append(f"{region} and {other} are null: the {split} frames have no {key}")
+        elif any(view[which]["psnr"] is None for view in views for which in (region, other)):
+            notes.append(f"{region} or {other} is null on views without such pixels; the mean is over the others")
+    if held_out.has("unseen"):
+        notes.append("unseen is what covisible leaves out: surfaces that no or too few training frames saw")
+    if held_out.depth is None:
+        notes.append(f"abs_rel is null: the {split} frames have no metric depth")
+    else:
+        notes.append("abs_rel is the relative error of depth after one factor a view, that of the medians")
+    if all(before is None for before in held_out.before):
+        notes.append(f"flicker is null: no two {split} frames share a camera")
+    else:
+        notes.append("flicker, in levels of 255, is the change since the same camera's last view; truth has its own")
+    notes.append("sharpness is the gradient energy over that of the truth")
+    if train.depth is None:
+        notes.append("the baseline all_times_warp is missing: the training frames have no depth")
     if any(view["psnr"] is None for view in views):
         notes.append("psnr is null where render and truth are equal or no pixel counts")
     return notes
@@ -180,10 +185,10 @@ def _refinement(run: RunDir, train: Clip) -> list[str]:
 
 
 def _write_csv(path: Path, views: list[Scores]) -> None:
-    columns = [*METRICS, *(f"{region}_{metric}" for region in REGIONS for metric in METRICS)]
+    columns = [*MEASURES, *(f"{region}_{measure}" for region in REGIONS for measure in MEASURES)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "time", *columns])
         for view in views:
-            regions = [view[region][metric] for region in REGIONS for metric in METRICS]
-            writer.writerow([view["image"], view["time"], *(view[metric] for metric in METRICS), *regions])
+            regions = [view[region][measure] for region in REGIONS for measure in MEASURES]
+            writer.writerow([view["image"], view["time"], *(view[measure] for measure in MEASURES), *regions])

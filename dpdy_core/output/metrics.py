@@ -1,6 +1,7 @@
-"""Full-reference image metrics as plain functions. Images `a`, `b` are (H, W, 3) in [0, 1], masks (H, W) bool.
+"""Metrics as plain functions. Images `a`, `b` are (H, W, 3) in [0, 1], masks (H, W) bool, depths (H, W) planar z.
 
-Both images are quantised to 8 bit first (`quantise`), as the published protocols do. Higher is better for all.
+Images are quantised to 8 bit first (`quantise`), as the published protocols do. Higher is better for `psnr`, `ssim` and
+`ms_ssim`, lower for `abs_rel` and `flicker`; `sharpness` is best at one. Nothing to measure gives None.
 """
 
 import torch
@@ -47,14 +48,19 @@ def ssim(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float | None:
     return float(similarity.mean()) if similarity.numel() else None
 
 
-def ms_ssim(a: Tensor, b: Tensor) -> float | None:
+def ms_ssim(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float | None:
     """Multi-scale structural similarity (Wang et al. 2003) of five scales; None for a side under 176 pixels.
 
     Contrast-structure terms of the finer scales times the full term of the coarsest, each to its weight; negative terms
-    count as zero.
+    count as zero. With a mask, `a` is taken to be `b` everywhere else: errors inside the mask, seen in the whole image
+    (the windows of the coarse scales are far larger than most masks). Comparable only over equal masks.
     """
     if min(a.shape[:2]) < LEAST_MS_SSIM_SIDE:
         return None
+    if mask is not None:
+        if not bool(mask.any()):
+            return None
+        a = torch.where(mask[..., None], a, b)
     product = 1.0
     for scale, weight in enumerate(SCALE_WEIGHTS):
         if scale:
@@ -64,6 +70,47 @@ def ms_ssim(a: Tensor, b: Tensor) -> float | None:
         term = (structure * luminance if last else structure).mean()
         product *= float(term.clamp(min=0)) ** weight
     return product
+
+
+def sharpness(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float | None:
+    """Gradient energy of `a` over that of the true image `b`: below one is blurred, above one is noisy.
+
+    The energy is the mean square of the differences between neighbouring pixels that are both in the mask.
+    """
+    energy, true = _gradient_energy(a, mask), _gradient_energy(b, mask)
+    return energy / true if energy is not None and true else None
+
+
+def flicker(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float | None:
+    """Mean absolute difference of two successive frames of a fixed camera, in levels of 255."""
+    difference = (a - b).abs()
+    if mask is not None:
+        difference = difference[mask]
+    return float(difference.mean()) * 255 if difference.numel() else None
+
+
+def median_scale(depth: Tensor, truth: Tensor, mask: Tensor | None = None) -> float | None:
+    """The factor that brings `depth` to the true median (Zhou et al. 2017), over pixels with a true depth > 0."""
+    known = truth > 0 if mask is None else (truth > 0) & mask
+    if not bool(known.any()):
+        return None
+    return float(truth[known].median() / depth[known].median().clamp(min=1e-9))
+
+
+def abs_rel(depth: Tensor, truth: Tensor, mask: Tensor | None = None) -> float | None:
+    """Mean of |depth - truth| / truth (Eigen et al. 2014) over the (masked) pixels with a true depth > 0."""
+    known = truth > 0 if mask is None else (truth > 0) & mask
+    if not bool(known.any()):
+        return None
+    return float(((depth[known] - truth[known]).abs() / truth[known]).mean())
+
+
+def _gradient_energy(image: Tensor, mask: Tensor | None) -> float | None:
+    across, down = (image[:, 1:] - image[:, :-1]).square(), (image[1:] - image[:-1]).square()
+    if mask is not None:
+        across, down = across[mask[:, 1:] & mask[:, :-1]], down[mask[1:] & mask[:-1]]
+    squares = torch.cat([across.flatten(), down.flatten()])
+    return float(squares.mean()) if len(squares) else None
 
 
 def _similarity_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

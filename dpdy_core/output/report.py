@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from dpdy_core.config import PATH_NAMES, STAGES
 from dpdy_core.output.curve import curve_svg
+from dpdy_core.output.scores import METRICS, REGIONS
 from dpdy_core.output.views import PARTS, part_file
 from dpdy_core.progress import Event, read_events
 from dpdy_core.rundir import RunDir, read_json, write_atomic
@@ -90,12 +91,14 @@ def _pictures(run: RunDir) -> list[dict[str, str]]:
 def _metric_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a region: the mean scores of this run and of each baseline."""
     rows = []
-    for label, key in (("whole image", None), ("covisible", "covisible"), ("moving", "moving")):
+    for key in (None, *REGIONS):
         sides = {"this run": metrics["mean"], **metrics.get("baselines", {})}
         for who, mean in sides.items():
-            scores = mean[key] if key else mean
+            if key and key not in mean:
+                continue  # scored before this region was
+            scores, label = (mean[key], key) if key else (mean, "whole image")
             rows.append({"region": label, "who": who.replace("_", " "), "scores": scores, "own": who == "this run"})
-    return [row for row in rows if any(row["scores"][m] is not None for m in ("psnr", "ssim", "ms_ssim", "lpips"))]
+    return [row for row in rows if any(row["scores"][m] is not None for m in METRICS)]
 
 
 def _curves(events: list[Event], stage: str) -> list[Markup]:

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dpdy_core.output.metrics import ms_ssim, psnr, quantise, ssim
+from dpdy_core.output.metrics import abs_rel, flicker, median_scale, ms_ssim, psnr, quantise, sharpness, ssim
 
 
 def pair(height: int, width: int, noise: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,3 +123,49 @@ def test_ssim_has_no_value_without_a_whole_window() -> None:
 def test_quantise_rounds_to_levels_and_clamps() -> None:
     levels = quantise(torch.tensor([-1.0, 0.0019, 0.002, 0.5, 2.0]))
     assert levels.tolist() == pytest.approx([0, 0, 1 / 255, 128 / 255, 1])
+
+
+def test_masked_ms_ssim_sees_only_errors_inside_the_mask() -> None:
+    a, b = torch.rand(192, 256, 3, dtype=torch.float64), torch.rand(192, 256, 3, dtype=torch.float64)
+    mask = torch.zeros(192, 256, dtype=torch.bool)
+    mask[:, :64] = True
+    outside = torch.where(mask[..., None], b, a)  # wrong outside the mask alone
+    assert ms_ssim(outside, b, mask) == pytest.approx(1.0)
+    assert ms_ssim(a, b, mask) == pytest.approx(ms_ssim(torch.where(mask[..., None], a, b), b))
+    assert ms_ssim(a, b) < ms_ssim(a, b, mask) < 1
+    assert ms_ssim(a, b, torch.zeros_like(mask)) is None
+
+
+def test_sharpness_is_the_ratio_of_gradient_energies() -> None:
+    ramp = torch.linspace(0, 1, 11, dtype=torch.float64).expand(5, 11)[..., None].expand(-1, -1, 3)
+    assert sharpness(ramp / 2, ramp) == pytest.approx(0.25)
+    mask = torch.zeros(5, 11, dtype=torch.bool)
+    mask[:, :6] = True
+    half = torch.where(mask[..., None], ramp / 2, ramp)
+    assert sharpness(half, ramp, mask) == pytest.approx(0.25)  # the step at the mask's border does not count
+    assert sharpness(half, ramp, ~mask) == pytest.approx(1.0)
+    assert sharpness(ramp, torch.zeros_like(ramp)) is None
+    assert sharpness(ramp, ramp, torch.zeros_like(mask)) is None
+
+
+def test_flicker_is_in_levels_of_the_masked_pixels() -> None:
+    a = torch.zeros(2, 4, 3, dtype=torch.float64)
+    b = a.clone()
+    b[0, :2] = 3 / 255
+    mask = torch.zeros(2, 4, dtype=torch.bool)
+    mask[0] = True
+    assert flicker(a, b) == pytest.approx(3 / 4)
+    assert flicker(a, b, mask) == pytest.approx(3 / 2)
+    assert flicker(a, b, torch.zeros_like(mask)) is None
+
+
+def test_depth_error_ignores_scale_and_unknown_depth() -> None:
+    truth = torch.tensor([[1.0, 2.0, 4.0, 0.0]], dtype=torch.float64)
+    depth = torch.tensor([[3.0, 6.0, 6.0, 99.0]], dtype=torch.float64)
+    scale = median_scale(depth, truth)
+    assert scale == pytest.approx(2 / 6)
+    assert abs_rel(depth * scale, truth) == pytest.approx(0.5 / 3)  # 1, 2, 2 against 1, 2, 4
+    assert abs_rel(depth * scale, truth, torch.tensor([[True, True, False, True]])) == pytest.approx(0.0)
+    unknown = torch.tensor([[False, False, False, True]])
+    assert abs_rel(depth, truth, unknown) is None
+    assert median_scale(depth, truth, unknown) is None
