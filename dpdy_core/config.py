@@ -171,21 +171,60 @@ class LossConfig(Section):
     w_cameras: Ramp = Field(constant(0.1), description="squared size of the corrections of refine_cameras")
 
 
-class SdsConfig(Section):
-    """Score distillation from the finetuned RGB-D model at novel views."""
+class DistillationConfig(Section):
+    """Score distillation: what images and clips have in common."""
 
-    enabled: bool = True
     begin: Share = Field(0.5, description="training progress at which it starts")
     every: int = Field(4, ge=1, description="one distillation step every n steps")
     weight: Weight = 1e-4
     guidance: float = Field(7.5, ge=0, description="classifier-free guidance in the diffusers convention")
     resolution: int = Field(64, ge=16, le=1024, description="side of the rendered square view, pixels")
-    views: int = Field(1, ge=1, description="novel views per step")
     t_min: Share = 0.02
     t_max: Ramp = Ramp(start=0.5, end=0.3)
-    rgb_only: bool = Field(False, description="distil colour only; depth is detached (ablation)")
+    form: Literal["epsilon", "x0"] = Field(
+        "epsilon", description="epsilon: w(t) (predicted noise - noise); x0: towards the predicted clean latent"
+    )
+    weighting: Literal["sds", "uniform", "fantasia3d"] = Field(
+        "sds", description="w(t) of form=epsilon, with a = alpha_bar(t): 1 - a, 1, or sqrt(a) (1 - a)"
+    )
+    rescale: Share = Field(
+        0.5, description="of form=x0: how far guidance is kept from raising the contrast of the predicted latent"
+    )
     unseen_only: bool = Field(True, description="act only where no training frame saw the surface")
-    gradient_clip: float = Field(1.0, gt=0)
+    gradient_clip: float = Field(1.0, gt=0, description="largest root mean square of the gradient on a latent image")
+
+    @model_validator(mode="after")
+    def _timesteps_are_a_range(self) -> "DistillationConfig":
+        if min(self.t_max.start, self.t_max.end) <= self.t_min:
+            raise ValueError("t_max must stay above t_min")
+        return self
+
+
+class SdsConfig(DistillationConfig):
+    """Score distillation from the finetuned RGB-D model at novel views."""
+
+    enabled: bool = True
+    views: int = Field(1, ge=1, description="novel views per step")
+    rgb_only: bool = Field(False, description="distil colour only; depth is detached (ablation)")
+
+
+class VideoSdsConfig(DistillationConfig):
+    """Score distillation of clips by the finetuned model with motion modules; input frames stand among the rendered."""
+
+    enabled: bool = False
+    every: int = Field(16, ge=1, description="one distillation step every n steps")
+    weight: Weight = 2e-5
+    frames: int = Field(8, ge=2, le=32, description="length of a clip; at most what the motion modules were made for")
+    real: int = Field(
+        2, ge=1, le=16, description="input frames at an end of the clip where the camera has not left yet"
+    )
+    live: int = Field(4, ge=1, description="rendered frames that get a gradient, chosen anew for every clip")
+
+    @model_validator(mode="after")
+    def _some_are_rendered(self) -> "VideoSdsConfig":
+        if self.real >= self.frames:
+            raise ValueError("real must stay below frames")
+        return self
 
 
 class SceneConfig(Section):
@@ -213,6 +252,7 @@ class SceneConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     losses: LossConfig = LossConfig()
     sds: SdsConfig = SdsConfig()
+    video_sds: VideoSdsConfig = VideoSdsConfig()
     checkpoint_seconds: float = Field(60.0, gt=0)
     preview_every: int = Field(500, ge=1)
 
@@ -250,9 +290,3 @@ class RunConfig(Section):
     scene: SceneConfig = SceneConfig()
     render: RenderConfig = RenderConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "RunConfig":
-        if self.scene.sds.t_max.start <= self.scene.sds.t_min or self.scene.sds.t_max.end <= self.scene.sds.t_min:
-            raise ValueError("scene.sds.t_max must stay above scene.sds.t_min")
-        return self

@@ -47,15 +47,12 @@ class Distillation:
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of one distillation step, and numbers to report."""
         cameras, times = self.novel.draw(self.config.views, progress, generator)
-        rendered = [self._render(cameras, k, times[k], generator) for k in range(len(cameras))]
+        rendered = [render_view(self.scene, self.views, cameras, k, times[k], generator) for k in range(len(cameras))]
         size = self.novel.size
 
         def images(name: str) -> Tensor:
             flat = torch.stack([getattr(r, name) for r, _ in rendered])
-            image = flat.view(len(rendered), size, size, -1).permute(0, 3, 1, 2)
-            if image.requires_grad:
-                image.register_hook(lambda grad: torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0))
-            return image
+            return free_of_nan(flat.view(len(rendered), size, size, -1).permute(0, 3, 1, 2))
 
         act = None
         if self.views is not None:
@@ -67,15 +64,28 @@ class Distillation:
             numbers = {**numbers, "unseen": act.mean()}
         return self.config.weight * torch.nan_to_num(sds) + free, numbers
 
-    def _render(
-        self, cameras: Cameras, index: int, time: Tensor, generator: torch.Generator
-    ) -> tuple[RayRendering, Tensor]:
-        """The rendered view and, per ray, 1.0 where no training frame saw the surface."""
-        origins, directions = (rays.reshape(-1, 3) for rays in cameras.image_rays(index))
-        background = torch.rand(3, device=origins.device, generator=generator)
-        rendering = render_rays(self.scene, origins, directions, time.expand(len(origins)), background, generator)
-        if self.views is None:
-            return rendering, torch.ones_like(rendering.depth)
-        share = (rendering.dynamic / rendering.opacity.clamp_min(1e-4)).detach()
-        seen = self.views.seen(origins, directions, rendering.depth.detach(), share, time)
-        return rendering, (~seen).float()
+
+def free_of_nan(images: Tensor) -> Tensor:
+    """`images`, whose gradient becomes 0 where it is NaN or infinite: no mishap of a prior reaches the scene."""
+    if images.requires_grad:
+        images.register_hook(lambda grad: torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0))
+    return images
+
+
+def render_view(
+    scene: Scene,
+    views: TrainingViews | None,
+    cameras: Cameras,
+    index: int,
+    time: Tensor,
+    generator: torch.Generator,
+) -> tuple[RayRendering, Tensor]:
+    """Camera `index` rendered at `time` over a random background and, per ray, 1.0 where none of `views` saw it."""
+    origins, directions = (rays.reshape(-1, 3) for rays in cameras.image_rays(index))
+    background = torch.rand(3, device=origins.device, generator=generator)
+    rendering = render_rays(scene, origins, directions, time.expand(len(origins)), background, generator)
+    if views is None:
+        return rendering, torch.ones_like(rendering.depth)
+    share = (rendering.dynamic / rendering.opacity.clamp_min(1e-4)).detach()
+    seen = views.seen(origins, directions, rendering.depth.detach(), share, time)
+    return rendering, (~seen).float()

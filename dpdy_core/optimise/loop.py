@@ -13,12 +13,16 @@ from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import Clip, load_clip
 from dpdy_core.optimise.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, scene_header
+from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
 from dpdy_core.optimise.training import WITNESS, Training, restore
+from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.prior.finetuned import RECORD
+from dpdy_core.prior.motion import find_motion_adapter
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
+from dpdy_core.prior.video_guidance import VideoGuidance
 from dpdy_core.progress import Reporter
 from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.rundir import RunDir, sha256_file
@@ -54,7 +58,8 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
 
 def _identity(run: RunDir, config: RunConfig) -> str:
     """Hash of what decides the optimisation: checkpoints made for anything else are left alone."""
-    settings = [config.seed, config.scene.model_dump(mode="json"), sha256_file(run.transforms_file)]
+    sections = [section.model_dump(mode="json") for section in (config.prior, config.scene)]
+    settings = [config.seed, *sections, sha256_file(run.transforms_file)]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -73,13 +78,14 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
     scene, steps = training.scene, config.scene.steps
     header = {**scene_header(scene), "identity": checkpoint.header["identity"]}
     novel = NovelViews(training.clip, scene.bounds, config.scene.sds.resolution)
-    distils = config.scene.sds.enabled and _prior_is_there(run, reporter)
+    begin = _first_distillation(run, config, reporter)
     witness = checkpoint.tensors.get(WITNESS)
     saved = time.monotonic()
     try:
         while training.step < steps:
-            if distils and training.distillation is None and training.progress >= config.scene.sds.begin:
-                training.distillation = _distillation(run, config, training, novel, witness)
+            if begin is not None and training.progress >= begin:
+                _begin_distillation(run, config, training, novel, witness)
+                begin = None
             numbers = training.advance()
             if training.step % config.scene.preview_every == 0 or training.step == steps:
                 _preview(run, training, novel, reporter)
@@ -93,22 +99,38 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
     save_checkpoint(run.scene, training.step, header, training.state())
 
 
-def _prior_is_there(run: RunDir, reporter: Reporter) -> bool:
-    there = (run.prior / RECORD).exists()
-    if not there:
+def _first_distillation(run: RunDir, config: RunConfig, reporter: Reporter) -> float | None:
+    """The training progress at which distillation begins, None if there is none.
+
+    Raises JobFailed if video distillation is asked for and the motion modules can't be had.
+    """
+    terms = [term for term in (config.scene.sds, config.scene.video_sds) if term.enabled]
+    if not terms:
+        return None
+    if not (run.prior / RECORD).exists():
         reporter.fall_back("there is no finetuned prior in this run: the scene is optimised without distillation")
-    return there
+        return None
+    if config.scene.video_sds.enabled:
+        find_motion_adapter(config.prior.motion_adapter or config.prior.model)
+    return min(term.begin for term in terms)
 
 
-def _distillation(
+def _begin_distillation(
     run: RunDir, config: RunConfig, training: Training, novel: NovelViews, witness: Tensor | None
-) -> Distillation:
-    """The distillation as it stands from its first step on; `witness` is the training depth it began with."""
-    sds, scene, clip = config.scene.sds, training.scene, training.clip
-    device = clip.images.device
-    views = TrainingViews(clip, scene, witness) if sds.unseen_only else None
-    guidance = RgbdGuidance(run.prior, sds, device)
-    return Distillation(sds, guidance, scene, novel, views, training.free)
+) -> None:
+    """Load the prior, once for images and clips; `witness` is the training depth that distillation began with."""
+    sds, video, scene, clip = config.scene.sds, config.scene.video_sds, training.scene, training.clip
+    if (sds.enabled and sds.unseen_only) or (video.enabled and video.unseen_only):
+        training.views = TrainingViews(clip, scene, witness)
+    guidance = RgbdGuidance(run.prior, sds, clip.images.device)
+    if sds.enabled:
+        views = training.views if sds.unseen_only else None
+        training.distillation = Distillation(sds, guidance, scene, novel, views, training.free)
+    if video.enabled:
+        views = training.views if video.unseen_only else None
+        clips = ClipViews(clip, novel, video.resolution, video.frames, video.real)
+        of_clips = VideoGuidance(guidance, config.prior.motion_adapter, video)
+        training.video = VideoDistillation(video, of_clips, scene, clips, views, training.free)
 
 
 def _preview(run: RunDir, training: Training, novel: NovelViews, reporter: Reporter) -> None:

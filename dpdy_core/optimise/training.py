@@ -17,7 +17,9 @@ from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Observation, free_terms, observed_terms, weighted_sum
 from dpdy_core.optimise.ray_batch import TrainingRays
 from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
+from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.render.renderer import RayRendering, render_rays
+from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.scene import Scene
 
 GENERATOR = "generator"
@@ -31,7 +33,9 @@ class Training:
         self.config, self.scene, self.clip, self.generator = config, scene, clip, generator
         self.step = 0
         self.distillation: Distillation | None = None
-        self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation step, to report
+        self.video: VideoDistillation | None = None
+        self.views: TrainingViews | None = None  # the training views that both began with
+        self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
         novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
         self.rays = TrainingRays(clip, config.reaimed if metric else 0.0, novel, config.novel_rays)
@@ -73,7 +77,11 @@ class Training:
         if self.distillation is not None and self.distillation.due(self.step, progress):
             loss, logged = self.distillation.loss(progress, self.generator)
             loss.backward()
-            self.distilled = {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
+            self.distilled |= {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
+        if self.video is not None and self.video.due(self.step, progress):
+            loss, logged = self.video.loss(self.step, progress, self.generator)
+            loss.backward()
+            self.distilled |= {f"video_{name}": value.detach() for name, value in logged.items()}
         self.optimiser.step()
         self.step += 1
         return numbers | self.distilled
@@ -124,9 +132,8 @@ class Training:
             return tensors | {GENERATOR: self.generator.get_state()}
         for key, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{key}.{name}": value for name, value in moments.items()}
-        views = self.distillation.views if self.distillation is not None else None
-        if views is not None and views.is_rendered:
-            tensors[WITNESS] = views.depth
+        if self.views is not None and self.views.is_rendered:
+            tensors[WITNESS] = self.views.depth
         return tensors | {GENERATOR: self.generator.get_state()}
 
 

@@ -94,13 +94,20 @@ class Ldm3d:
         """The network's raw prediction (epsilon or v) in float32."""
         return self.unet(noisy, timesteps, encoder_hidden_states=text).sample.float()
 
-    def predict_guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, empty: Tensor, scale: float) -> Tensor:
-        """The raw prediction under classifier-free guidance; `text` and `empty` (B, L, D)."""
+    def predict_pair(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, empty: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The raw predictions for `empty` and `text` (B, L, D); guidance by a `scale` of 1 needs only the latter."""
         if scale == 1.0:
-            return self.predict(noisy, timesteps, text)
+            conditional = self.predict(noisy, timesteps, text)
+            return conditional, conditional
         pair = self.predict(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), torch.cat([empty, text]))
         unconditional, conditional = pair.chunk(2)
-        return guided(unconditional, conditional, scale)
+        return unconditional, conditional
+
+    def predict_guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, empty: Tensor, scale: float) -> Tensor:
+        """The raw prediction under classifier-free guidance; `text` and `empty` (B, L, D)."""
+        return guided(*self.predict_pair(noisy, timesteps, text, empty, scale), scale)
 
     @torch.no_grad()
     def sample(

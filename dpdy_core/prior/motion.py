@@ -54,7 +54,7 @@ def motion_unet(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotio
     It maps clips (B, C, F, H, W), timesteps (B,) and text states (B * F, L, D), each row repeated for every frame, to
     (B, C, F, H, W). `adapter` takes the type and device of `unet`. Raises BadSettings if the two don't fit.
     """
-    adapter.to(device=unet.device, dtype=unet.dtype)
+    torch.nn.Module.to(adapter, device=unet.device, dtype=unet.dtype)  # diffusers' own `to` warns of every type
     if list(unet.config.block_out_channels) != list(adapter.config.block_out_channels):
         raise BadSettings(
             f"the motion adapter is made for channels {list(adapter.config.block_out_channels)}, but the prior's UNet"
@@ -132,9 +132,8 @@ def motion_schedule(name: str | None, prior: DDIMScheduler) -> DDIMScheduler:
         return DDIMScheduler.from_pretrained(folder, local_files_only=True)
     if folder.name == FOLDER:
         return prior
-    return DDIMScheduler.from_config(
-        prior.config, beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
-    )
+    linear = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012}
+    return DDIMScheduler.from_config(prior.config, **linear, rescale_betas_zero_snr=False, clip_sample=False)
 
 
 def _how_to_get(name: str) -> str:

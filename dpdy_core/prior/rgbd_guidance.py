@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dpdy_core.config import SdsConfig
 from dpdy_core.prior.finetuned import load_finetuned
-from dpdy_core.prior.guidance import predicted_noise, reparameterised_loss, sample_timesteps, sds_gradient, weight
+from dpdy_core.prior.guidance import Denoised, distillation_gradient, reparameterised_loss, sample_timesteps
 from dpdy_core.prior.rgbd import pack
 
 
@@ -19,9 +19,10 @@ class RgbdGuidance:
         """Raises JobFailed if `prior_folder` holds no finished prior or the base model's weights are missing."""
         self.model, record = load_finetuned(prior_folder, device)
         self.sds = sds
+        self.base = str(record["base"])
         self.resolution = int(record["resolution"])
         with torch.no_grad():
-            self._empty, self._text = self.model.encode_prompt(["", record["prompt"]]).chunk(2)
+            self.empty, self.text = self.model.encode_prompt(["", record["prompt"]]).chunk(2)
         if self.model.device.type == "cuda":
             self.model.unet.to(torch.bfloat16)
 
@@ -34,35 +35,36 @@ class RgbdGuidance:
         of each pixel, exactly 0 where it is 0. `progress` in [0, 1] of training sets the upper end of the timesteps.
         The loss' value means nothing.
         """
-        latents = self.model.encode(self.packed(rgb, depth, act))
+        if self.sds.rgb_only:
+            depth = depth.detach()
+        latents = self.model.encode(packed(rgb, depth, act, self.resolution))
         total = len(self.model.alphas_cumprod)
         t_max = self.sds.t_max.at(progress)
         timesteps = sample_timesteps(len(rgb), self.sds.t_min, t_max, total, generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
+        denoised = self.denoised(self.model.noisy(latents.detach(), noise, timesteps), timesteps)
         alpha_bar = self.model.alphas_cumprod[timesteps]
-        noise_hat = self.guided_noise(self.model.noisy(latents.detach(), noise, timesteps), timesteps, alpha_bar)
-        gradient = sds_gradient(noise_hat, noise, weight(alpha_bar, "sds"), self.sds.gradient_clip)
+        gradient = distillation_gradient(latents, noise, alpha_bar, denoised, self.sds, joint=False)
         numbers = {"sds_gradient": gradient.square().mean().sqrt(), "sds_timestep": timesteps.float().mean()}
         return reparameterised_loss(latents, gradient), numbers
 
-    def packed(self, rgb: Tensor, depth: Tensor, act: Tensor | None) -> Tensor:
-        """(B, 4, S, S) at the prior's resolution, with the gradient held back where `act` and `rgb_only` say so."""
-        if act is not None:
-            rgb = act * rgb + (1 - act) * rgb.detach()
-            depth = act * depth + (1 - act) * depth.detach()
-        if self.sds.rgb_only:
-            depth = depth.detach()
-        size = (self.resolution, self.resolution)
-        rgb, depth = (
-            functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True) for x in (rgb, depth)
-        )
-        return pack(rgb, depth)
-
     @torch.no_grad()
-    def guided_noise(self, noisy: Tensor, timesteps: Tensor, alpha_bar: Tensor) -> Tensor:
-        """eps_hat (B, C, h, w) under classifier-free guidance with the run's prompt."""
-        text, empty = (states.expand(len(noisy), -1, -1) for states in (self._text, self._empty))
+    def denoised(self, noisy: Tensor, timesteps: Tensor) -> Denoised:
+        """What the UNet says about `noisy` (B, C, h, w) without and with the run's prompt."""
+        text, empty = (states.expand(len(noisy), -1, -1) for states in (self.text, self.empty))
         device = noisy.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            prediction = self.model.predict_guided(noisy, timesteps, text, empty, self.sds.guidance)
-        return predicted_noise(prediction, noisy, alpha_bar, self.model.prediction_type)
+            pair = self.model.predict_pair(noisy, timesteps, text, empty, self.sds.guidance)
+        return Denoised(*pair, self.model.prediction_type)
+
+
+def packed(rgb: Tensor, depth: Tensor, act: Tensor | None, side: int) -> Tensor:
+    """(B, 4, `side`, `side`) as the prior sees it, with the gradient scaled by `act` (B, 1, H, W)."""
+    if act is not None:
+        rgb = act * rgb + (1 - act) * rgb.detach()
+        depth = act * depth + (1 - act) * depth.detach()
+    rgb, depth = (
+        functional.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        for x in (rgb, depth)
+    )
+    return pack(rgb, depth)

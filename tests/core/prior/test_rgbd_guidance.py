@@ -100,9 +100,10 @@ def test_same_generator_same_gradient_and_no_global_randomness(prior):
     assert torch.equal(first, gradients(guidance)[0])
 
 
-def test_descending_the_loss_brings_the_view_nearer_to_the_prior(prior):
+@pytest.mark.parametrize("form", ["epsilon", "x0"])
+def test_descending_the_loss_brings_the_view_nearer_to_the_prior(prior, form):
     """With a network that knows one image, distillation must move a view's latent towards it."""
-    guidance = RgbdGuidance(prior, SdsConfig(guidance=1.0, t_max=Ramp(start=0.5, end=0.5)), "cpu")
+    guidance = RgbdGuidance(prior, SdsConfig(guidance=1.0, t_max=Ramp(start=0.5, end=0.5), form=form), "cpu")
     model = guidance.model
     rgb, depth = (x.detach()[:1] for x in view())
     with torch.no_grad():
@@ -111,9 +112,10 @@ def test_descending_the_loss_brings_the_view_nearer_to_the_prior(prior):
     def knows_one_image(noisy, timesteps, _text, _empty, _scale):
         a = model.alphas_cumprod[timesteps][:, None, None, None]
         noise = (noisy - a.sqrt() * goal) / (1 - a).sqrt()
-        return a.sqrt() * noise - (1 - a).sqrt() * goal
+        velocity = a.sqrt() * noise - (1 - a).sqrt() * goal
+        return velocity, velocity
 
-    model.predict_guided = knows_one_image
+    model.predict_pair = knows_one_image
     image = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
     optimiser, generator = torch.optim.Adam([image], lr=0.02), torch.Generator().manual_seed(0)
 
@@ -127,6 +129,39 @@ def test_descending_the_loss_brings_the_view_nearer_to_the_prior(prior):
         guidance.loss(image, depth, None, 0.0, generator)[0].backward()
         optimiser.step()
     assert distance() < 0.5 * before
+
+
+@pytest.mark.parametrize("form", ["epsilon", "x0"])
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_a_network_that_returns_nan_gives_a_finite_gradient(prior, form, share):
+    guidance = RgbdGuidance(prior, SdsConfig(form=form), "cpu")
+    predict = guidance.model.predict_pair
+
+    def broken(*arguments):
+        pair = predict(*arguments)
+        for prediction in pair:
+            prediction[torch.rand(prediction.shape, generator=torch.Generator().manual_seed(0)) < share] = torch.nan
+        return pair
+
+    guidance.model.predict_pair = broken
+    rgb, depth, _ = gradients(guidance)
+    assert torch.isfinite(rgb).all()
+    assert torch.isfinite(depth).all()
+    if share == 1.0:
+        assert rgb.eq(0).all()
+
+
+def test_several_views_are_encoded_and_denoised_in_one_batch(prior):
+    guidance = RgbdGuidance(prior, SdsConfig(), "cpu")
+    batches = []
+    for name in ("encode", "predict_pair"):
+        function = getattr(guidance.model, name)
+        spy = lambda x, *rest, function=function: (batches.append(len(x)), function(x, *rest))[1]  # noqa: E731
+        setattr(guidance.model, name, spy)
+    rgb, depth, _ = gradients(guidance)
+    assert batches == [2, 2]
+    assert (rgb.abs().amax(dim=(1, 2, 3)) > 0).all()
+    assert (depth.abs().amax(dim=(1, 2, 3)) > 0).all()
 
 
 def test_folder_without_a_prior_is_an_expected_failure(tmp_path):

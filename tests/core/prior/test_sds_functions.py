@@ -4,12 +4,17 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from dpdy_core.config import DistillationConfig
 from dpdy_core.prior.guidance import (
+    Denoised,
     add_noise,
+    clean_gradient,
+    distillation_gradient,
     guided,
     predicted_clean,
     predicted_noise,
     reparameterised_loss,
+    rescaled,
     sample_timesteps,
     sds_gradient,
     training_target,
@@ -94,6 +99,7 @@ def test_weights():
     alpha = torch.tensor([0.25, 1.0])
     assert weight(alpha, "sds").tolist() == [0.75, 0.0]
     assert weight(alpha, "uniform").tolist() == [1.0, 1.0]
+    assert weight(alpha, "fantasia3d").tolist() == [0.375, 0.0]
 
 
 def test_broken_predictions_give_no_gradient():
@@ -111,3 +117,87 @@ def test_clipping_keeps_direction_and_small_gradients():
     clipped = sds_gradient(hat, noise, w, clip=1.0)
     torch.testing.assert_close(clipped[0], torch.ones(4, 2, 2))
     torch.testing.assert_close(clipped[1], hat[1])
+
+
+ALPHA = torch.tensor([0.8, 0.3], dtype=torch.float64)
+
+
+def denoised(kind="epsilon"):
+    return Denoised(normal(2, 4, 3, 3, seed=4), normal(2, 4, 3, 3, seed=5), kind)
+
+
+def test_x0_form_is_the_squared_distance_to_the_detached_prediction():
+    """Against finite differences of 0.5 |z - z_hat|^2 / B with z_hat held fixed."""
+    latent, clean_hat = normal(2, 4, 2, 2), normal(2, 4, 2, 2, seed=1)
+    leaf = latent.clone().requires_grad_(True)
+    loss = reparameterised_loss(leaf, clean_gradient(leaf, clean_hat))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.5 * float((latent - clean_hat).square().sum()) / 2)
+    for place in ((0, 0, 0, 0), (1, 3, 1, 0)):
+        h = torch.zeros_like(latent)
+        h[place] = 1e-6
+        up, down = (0.5 * (latent + sign * h - clean_hat).square().sum() / 2 for sign in (1, -1))
+        torch.testing.assert_close(leaf.grad[place], (up - down) / 2e-6, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_x0_form_without_rescaling_is_sds_with_its_own_weight(kind):
+    latent, noise = normal(2, 4, 3, 3), normal(2, 4, 3, 3, seed=1)
+    settings = {"guidance": 3.0, "gradient_clip": 1e9}
+    x0 = DistillationConfig(form="x0", rescale=0.0, **settings)
+    plain = DistillationConfig(weighting="uniform", **settings)
+    got = distillation_gradient(latent, noise, ALPHA, denoised(kind), x0, joint=False)
+    sds = distillation_gradient(latent, noise, ALPHA, denoised(kind), plain, joint=False)
+    torch.testing.assert_close(got, ((1 - ALPHA) / ALPHA).sqrt()[:, None, None, None] * sds)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("weighting", ["sds", "uniform", "fantasia3d"])
+def test_epsilon_form_by_its_definition(kind, weighting):
+    latent, noise, said = normal(2, 4, 3, 3), normal(2, 4, 3, 3, seed=1), denoised(kind)
+    settings = DistillationConfig(guidance=2.0, weighting=weighting, gradient_clip=1e9)
+    got = distillation_gradient(latent, noise, ALPHA, said, settings, joint=False)
+    for i, a in enumerate(ALPHA):
+        hat = 2 * said.conditional[i] - said.unconditional[i]
+        if kind == "v_prediction":
+            hat = (1 - a).sqrt() * (a.sqrt() * latent[i] + (1 - a).sqrt() * noise[i]) + a.sqrt() * hat
+        w = {"sds": 1 - a, "uniform": 1.0, "fantasia3d": a.sqrt() * (1 - a)}[weighting]
+        torch.testing.assert_close(got[i], w * (hat - noise[i]))
+
+
+def test_rescaling_gives_back_the_unguided_contrast():
+    strong, plain = 5 * normal(2, 4, 8, 8) + 1, normal(2, 4, 8, 8, seed=1)
+    for i in range(2):
+        whole = rescaled(strong, plain, 1.0)[i]
+        assert float(whole.std()) == pytest.approx(float(plain[i].std()))
+        torch.testing.assert_close(whole / whole.std(), strong[i] / strong[i].std())
+        torch.testing.assert_close(rescaled(strong, plain, 0.5)[i], (whole + strong[i]) / 2)
+    torch.testing.assert_close(rescaled(strong, plain, 0.0), strong)
+    torch.testing.assert_close(rescaled(plain, plain, 0.7), plain)
+
+
+def test_the_frames_of_a_clip_are_rescaled_alike():
+    latent, noise, said = normal(2, 4, 3, 3), normal(2, 4, 3, 3, seed=1), denoised()
+    settings = DistillationConfig(form="x0", guidance=5.0, rescale=1.0, gradient_clip=1e9)
+    noisy = add_noise(latent, noise, ALPHA)
+    hats = [predicted_clean(p, noisy, ALPHA, "epsilon") for p in (guided(*pair(said), 5.0), said.conditional)]
+    joint = distillation_gradient(latent, noise, ALPHA, said, settings, joint=True)
+    torch.testing.assert_close(latent - joint, hats[0] * hats[1].std() / hats[0].std())
+    apart = distillation_gradient(latent, noise, ALPHA, said, settings, joint=False)
+    assert (joint - apart).abs().max() > 1e-2
+
+
+def pair(said):
+    return said.unconditional, said.conditional
+
+
+@pytest.mark.parametrize("form", ["epsilon", "x0"])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_no_broken_prediction_leaves_the_gradient_unsafe(form, broken):
+    said = denoised()
+    said.conditional[1, 2, 0, 0] = broken
+    settings = DistillationConfig(form=form, gradient_clip=0.5)
+    gradient = distillation_gradient(normal(2, 4, 3, 3), normal(2, 4, 3, 3, seed=1), ALPHA, said, settings, joint=False)
+    assert torch.isfinite(gradient).all()
+    assert (gradient.square().mean(dim=(1, 2, 3)).sqrt() <= 0.5 * (1 + 1e-9)).all()
+    assert gradient[0].abs().max() > 0
