@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from dpdy_core.prior.ldm3d import Ldm3d
+from dpdy_core.prior.rgbd import unpack
+
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -31,3 +34,20 @@ def depth_consistency(rgb: Tensor, depth: Tensor) -> dict[str, float]:
     colour, shape = edges(luma), edges(depth.float())
     pairs = {"own": shape, "other": shape.roll(1, 0)}
     return {name: round(float(correlation(colour, other).mean()), 3) for name, other in pairs.items()}
+
+
+@torch.no_grad()
+def consistency_scores(
+    model: Ldm3d, rgbd: Tensor, captions: list[str], steps: int = 40, batch_size: int = 64
+) -> dict[str, dict[str, float]]:
+    """`depth_consistency` of the model's `samples` for `captions` (guidance 3), of the `scenes` `rgbd` (B, 4, S, S)
+    that these describe, which is the most that can be expected, and of the scenes' `reconstructions`."""
+    generator = torch.Generator(model.device).manual_seed(0)
+    parts = [captions[i : i + batch_size] for i in range(0, len(captions), batch_size)]
+    samples = [model.sample(some, steps, 3.0, generator) for some in parts]
+    restored = [model.decoded(model.encode(some)) for some in rgbd.split(batch_size)]
+    shown = {"samples": samples, "scenes": [unpack(rgbd)], "reconstructions": restored}
+    return {
+        name: depth_consistency(torch.cat([rgb for rgb, _ in pairs]), torch.cat([depth for _, depth in pairs]))
+        for name, pairs in shown.items()
+    }

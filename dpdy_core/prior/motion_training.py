@@ -110,6 +110,8 @@ def train_motion_adapter(
     loss. Returns the last loss.
     """
     cuda = model.device.type == "cuda"
+    # torch on the CPU crashes in the gradient through frozen convolutions whose weights are channels last
+    model.unet.to(memory_format=torch.contiguous_format)
     moving = animated(model.frozen(), adapter, clips.frames)
     parameters = list(adapter.train().requires_grad_(True).parameters())
     optimiser = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=cuda)

@@ -1,7 +1,8 @@
 """Trains the bundled prior on procedural scenes: `python -m dpdy_core.prior.pretrain --out DIR --seconds N`.
 
-First the VAE, then the UNet with the text model. `--seconds` covers everything after the imports: scenes, training,
-snapshots and preview. DIR always holds the newest snapshot, whole or not at all.
+First the VAE, then the UNet with the text model, then the motion adapter; then samples are judged. `--seconds` covers
+everything after the imports: scenes, training, snapshots and preview. DIR always holds the newest snapshot, whole or
+not at all.
 """
 
 import argparse
@@ -14,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import MotionAdapter
 from torch import Tensor
 
 from dpdy_core.errors import BadSettings, DpdyError
-from dpdy_core.prior import pictures
 from dpdy_core.prior.autoencoder import autoencoder_psnr, set_scaling_factor, train_autoencoder
 from dpdy_core.prior.denoiser import LatentBuffer, held_out_loss, train_denoiser
+from dpdy_core.prior.finishing import add_arguments, judge, train_motion
 from dpdy_core.prior.ldm3d import Ldm3d, load_ldm3d
+from dpdy_core.prior.motion import FOLDER as MOTION_FOLDER
+from dpdy_core.prior.motion import load_motion_adapter, save_motion_adapter
+from dpdy_core.prior.motion_training import animated, sample_motion
 from dpdy_core.prior.phase import Phase
-from dpdy_core.prior.rgbd import pack, unpack
+from dpdy_core.prior.preview import write_motion, write_preview
+from dpdy_core.prior.rgbd import pack
 from dpdy_core.prior.scene_buffer import SceneBuffer
 from dpdy_core.prior.tiny import TOY, Layout, build_tiny
 from dpdy_core.progress import Reporter, console
@@ -32,6 +38,7 @@ from dpdy_core.synth.dataset import sample_batch
 from dpdy_core.synth.stills import Split
 
 HELD_OUT = 256  # scenes that score the model
+MOST_MIB = 40  # of weights in the repository
 RECORD = "pretrain.json"
 
 
@@ -44,6 +51,7 @@ class Pretraining:
         self.device = resolve_device(options.device)
         self.generator = torch.Generator(self.device).manual_seed(options.seed)
         self.figures: dict[str, Any] = {"seed": options.seed, "complete": False}
+        self.adapter: MotionAdapter | None = None  # the average
         self._snapshot_at = self.began
         seed_everything(options.seed)
         torch.set_float32_matmul_precision("high")
@@ -59,16 +67,26 @@ class Pretraining:
         self.held_out = self.draw(min(HELD_OUT, options.scenes), "held-out")
         if options.vae_share > 0:
             self.train_vae(scenes)
-        self.train_unet(scenes)
-        self.figures.update(
-            complete=True,
-            scenes=scenes.made,
-            held_out_loss=self.score(),
-            seconds=round(time.monotonic() - self.began, 1),
-        )
+        if options.unet_share > 0:
+            self.train_unet(scenes)
+        if options.motion_share > 0:
+            self.train_motion()
+        self.figures.update(complete=True, scenes=scenes.made, held_out_loss=self.score())
         self.save()
+        if options.judge_share > 0:
+            drawn = self.draw(options.judged, "train")
+            self.figures |= judge(self.averaged, *drawn, options, self.deadline(1 - options.reserve), self.reporter)
+            self.save()
+        mib = self.figures["weights_mib"]
+        if mib > MOST_MIB:
+            self.reporter.warn(f"the weights take {mib} MiB, more than {MOST_MIB}")
+        sys.stdout.write(f"{options.out}: {mib} MiB of weights, {time.monotonic() - self.began:.0f} s\n")
         if options.preview:
-            write_preview(self.averaged, self.held_out[0][:10], self.draw(20, "train")[1], options.preview)
+            captions = self.draw(20, "train")[1]
+            write_preview(self.averaged, self.held_out[0][:10], captions, options.preview)
+            if self.adapter:
+                moving = animated(self.averaged, self.adapter, options.frames)
+                write_motion(*sample_motion(moving, captions[:3], options.frames, 40, 3.0, 0), options.preview)
 
     def deadline(self, share: float) -> float:
         """The moment at which `share` of the time has gone."""
@@ -78,6 +96,8 @@ class Pretraining:
         """The first scenes, for at most `--fill-share` of the time."""
         options = self.options
         scenes = SceneBuffer(options.scenes, options.size, options.chunk, self.device, options.seed)
+        if options.vae_share == options.unet_share == 0:
+            return scenes
         phase = Phase("scenes", self.deadline(options.fill_share), self.reporter)
         for _ in phase:
             scenes.renew()
@@ -98,6 +118,8 @@ class Pretraining:
         if options.start:
             self.model = load_ldm3d(str(options.start), self.device)
             self.figures["earlier"] = read_json(options.start / RECORD)
+            if (options.start / MOTION_FOLDER).is_dir():
+                self.adapter = load_motion_adapter(str(options.start), self.device)
         else:
             words = {word for caption in captions for word in re.findall("[a-z]+", caption.lower())}
             self.model = build_tiny(words, options.seed, chosen_layout(options)).to(self.device)
@@ -137,12 +159,13 @@ class Pretraining:
         self.save()
 
     def train_unet(self, scenes: SceneBuffer) -> None:
-        """The UNet and the text model for the rest of the time, less what saving and preview need."""
+        """The UNet and the text model for the rest of the time, less what the later phases, saving and preview need."""
         options = self.options
         buffer = LatentBuffer(scenes, self.averaged)
         if options.compile:
             self.model.unet.compile()
-        phase = Phase("unet", self.deadline(1 - options.reserve), self.reporter, self.tick)
+        later = options.reserve + options.motion_share + options.judge_share
+        phase = Phase("unet", self.deadline(1 - later), self.reporter, self.tick)
 
         def snapshot(step: int, loss: float) -> None:
             if time.monotonic() - self._snapshot_at < options.snapshot_seconds:
@@ -163,6 +186,19 @@ class Pretraining:
             snapshot,
         )
         self.figures["unet"] = phase.done(loss=loss, samples=phase.step * options.batch)
+        self.save()
+
+    def train_motion(self) -> None:
+        """The motion adapter for `--motion-share` of the time, on the averaged model, which stays as it is."""
+        options = self.options
+
+        def publish(adapter: MotionAdapter, figures: dict[str, float], finished: bool) -> None:
+            self.adapter, self.figures["motion"] = adapter, figures
+            if finished or time.monotonic() - self._snapshot_at >= options.snapshot_seconds:
+                self.save()
+
+        deadline = self.deadline(1 - options.reserve - options.judge_share)
+        train_motion(self.averaged, self.adapter, options, deadline, self.reporter, self.generator, publish)
 
     def score(self) -> float:
         """The held-out denoising loss of the averaged model."""
@@ -181,6 +217,11 @@ class Pretraining:
             module.to(memory_format=torch.contiguous_format)
         with folder_atomic(self.options.out) as folder:
             half.save(folder)
+            if self.adapter:
+                save_motion_adapter(deepcopy(self.adapter).half(), folder / MOTION_FOLDER)
+            size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+            self.figures["weights_mib"] = round(size / 2**20, 2)
+            self.figures["seconds"] = round(time.monotonic() - self.began, 1)
             write_json(folder / RECORD, {**self.figures, "environment": environment(self.device)})
         self._snapshot_at = time.monotonic()
 
@@ -202,18 +243,6 @@ def chosen_layout(options: argparse.Namespace) -> Layout:
     return dataclasses.replace(TOY if options.toy else Layout(), resolution=options.size)
 
 
-@torch.no_grad()
-def write_preview(model: Ldm3d, rgbd: Tensor, captions: list[str], folder: Path) -> None:
-    """Pictures of samples for `captions`, and of scenes `rgbd` above their reconstructions, also with flat depth."""
-    flat = torch.cat([rgbd[:, :3], torch.zeros_like(rgbd[:, 3:])], dim=1)
-    shown = (rgbd, model.decode(model.encode(rgbd)), model.decode(model.encode(flat)))
-    rows = torch.cat([pictures.tiles(*unpack(images), -2) for images in shown])
-    pictures.write_picture(folder / "vae.png", pictures.grid(rows, len(rgbd)))
-    rgb, depth = model.sample(captions, 40, 3.0, torch.Generator(model.device).manual_seed(0))
-    pictures.write_picture(folder / "samples.png", pictures.grid(pictures.tiles(rgb, depth, -2), 10))
-    write_json(folder / "captions.json", captions)
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dpdy_core.prior.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="model folder, in diffusers' layout")
@@ -231,13 +260,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vae-batch", type=int, default=64)
     parser.add_argument("--vae-learning-rate", type=float, default=6e-4)
     parser.add_argument("--vae-share", type=float, default=0.25, help="of the time; 0 keeps the VAE of --start")
+    parser.add_argument("--unet-share", type=float, default=1.0, help="0 keeps the UNet of --start; else all time left")
     parser.add_argument("--fill-share", type=float, default=0.07, help="of the time, for scenes before training")
     parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
     parser.add_argument("--snapshot-seconds", type=float, default=60.0)
     parser.add_argument("--compile", action="store_true", help="torch.compile: about a minute, then twice the speed")
+    add_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.vae_share == 0 and not options.start:
-        parser.error("--vae-share 0 needs --start")
+    if not options.start and 0 in (options.vae_share, options.unet_share):
+        parser.error("--vae-share 0 and --unet-share 0 need --start")
     return options
 
 

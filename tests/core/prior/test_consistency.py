@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpdy_core.prior.consistency import correlation, depth_consistency, edges
+from dpdy_core.prior.consistency import consistency_scores, correlation, depth_consistency, edges
 
 
 def grey(image):
@@ -43,3 +43,13 @@ def test_depth_of_other_images_is_told_apart():
 
 def test_flat_depth_belongs_to_nothing():
     assert depth_consistency(grey(noise(4)), torch.full((4, 1, 24, 20), 0.5)) == {"own": 0, "other": 0}
+
+
+def test_scores_cover_samples_scenes_and_reconstructions(toy):
+    image = noise(4)[..., :16, :16].repeat(1, 1, 2, 2)
+    rgbd = torch.cat([grey(image), image], dim=1) * 2 - 1
+    scores = consistency_scores(toy, rgbd, ["a red ball", "a box", "", "a room"], steps=2, batch_size=3)
+    assert scores["scenes"]["own"] == pytest.approx(1, abs=1e-3)
+    assert all(-1 <= value <= 1 for pair in scores.values() for value in pair.values())
+    restored = toy.decoded(toy.encode(rgbd))
+    assert scores["reconstructions"] == depth_consistency(*restored)

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import time
 
 import cv2
@@ -17,6 +18,7 @@ from dpdy_core.prior.autoencoder import (
 )
 from dpdy_core.prior.denoiser import LatentBuffer, held_out_loss, replaced
 from dpdy_core.prior.ldm3d import load_ldm3d
+from dpdy_core.prior.motion import load_motion_adapter
 from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.scene_buffer import SceneBuffer
 from dpdy_core.progress import Reporter
@@ -25,6 +27,7 @@ CPU = torch.device("cpu")
 SMALL = [
     *("--device", "cpu", "--toy", "--size", "32", "--scenes", "16", "--chunk", "8"),
     *("--batch", "4", "--vae-batch", "4", "--snapshot-seconds", "0"),
+    *("--motion-batch", "2", "--clips", "4", "--frames", "4", "--judged", "9"),
 ]
 
 
@@ -37,21 +40,56 @@ def test_pretraining_leaves_a_complete_model_with_figures_and_pictures(tmp_path)
     assert record["scenes"] >= 16
     assert math.isfinite(record["held_out_loss"])
     assert {"psnr_rgb", "psnr_depth", "psnr_rgb_flat_depth", "scaling_factor"} <= record["vae"].keys()
+    assert {"held_out_loss", "held_out_loss_without", "flicker", "flicker_without"} <= record["motion"].keys()
+    assert {"samples", "renders", "reconstructions", "chance"} <= record["shape_score"].keys()
+    assert record["consistency"].keys() == {"samples", "scenes", "reconstructions"}
+    files = list(out.rglob("*.safetensors"))
+    assert record["weights_mib"] == pytest.approx(sum(file.stat().st_size for file in files) / 2**20, abs=0.01)
     assert {"torch", "diffusers", "transformers"} <= record["environment"]["packages"].keys()
     model = load_ldm3d(str(out), "cpu")
     assert model.resolution == 32
     assert model.vae.config.scaling_factor == pytest.approx(record["vae"]["scaling_factor"])
     assert cv2.imread(str(preview / "samples.png")).shape == (2 * 64, 10 * 32, 3)
     assert cv2.imread(str(preview / "vae.png")).shape == (3 * 64, 10 * 32, 3)
+    assert cv2.imread(str(preview / "motion.png")).shape == (3 * 64, 4 * 32, 3)
     words = {word for caption in json.loads((preview / "captions.json").read_text()) for word in caption.split()}
     assert words
 
+    adapter = load_motion_adapter(str(out), "cpu").state_dict()
+    assert all(torch.isfinite(value).all() for value in adapter.values())
+
     again = tmp_path / "again"
-    assert pretrain.main(["--out", str(again), "--start", str(out), "--vae-share", "0", "--seconds", "2", *SMALL]) == 0
+    later = ["--start", str(out), "--vae-share", "0", "--motion-share", "0", "--judge-share", "0", "--seconds", "2"]
+    assert pretrain.main(["--out", str(again), *later, *SMALL]) == 0
     assert json.loads((again / "pretrain.json").read_text())["earlier"] == record
     continued = load_ldm3d(str(again), "cpu")
     assert torch.equal(continued.vae.encoder.conv_in.weight, model.vae.encoder.conv_in.weight)
     assert not torch.equal(continued.unet.conv_in.weight, model.unet.conv_in.weight)
+    kept = load_motion_adapter(str(again), "cpu").state_dict()
+    assert all(torch.equal(value, adapter[name]) for name, value in kept.items())
+
+
+def test_the_adapter_alone_can_be_trained_further(tmp_path, toy_folder):
+    start, out = tmp_path / "start", tmp_path / "out"
+    shutil.copytree(toy_folder, start)
+    (start / "pretrain.json").write_text("{}")
+    only = ["--start", str(start), "--vae-share", "0", "--unet-share", "0", "--judge-share", "0", "--seconds", "2"]
+    assert pretrain.main(["--out", str(out), *only, *SMALL]) == 0
+    record = json.loads((out / "pretrain.json").read_text())
+    assert record["complete"]
+    assert record["motion"]["steps"] >= 1
+    assert "unet" not in record
+    before, after = load_ldm3d(str(start), "cpu", torch.float16), load_ldm3d(str(out), "cpu", torch.float16)
+    for one, other in ((before.vae, after.vae), (before.unet, after.unet), (before.text_encoder, after.text_encoder)):
+        state = one.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+    assert any("proj_out" in name for name in load_motion_adapter(str(out), "cpu").state_dict())
+
+
+def test_parts_are_kept_only_from_an_earlier_model(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        pretrain.parse(["--out", str(tmp_path), "--seconds", "1", "--unet-share", "0"])
+    assert "--start" in capsys.readouterr().err
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path, capsys):
