@@ -6,21 +6,26 @@ from torch.nn.functional import normalize
 
 from dpdy_core.geometry.cameras import Cameras, look_at
 from dpdy_core.ingest.clip import Clip
+from dpdy_core.optimise.observed_space import ObservedSpace
 from dpdy_core.scene.contraction import Bounds
 
 SPREAD = (0.05, 0.35)  # how far a novel camera moves, as a share of its distance to the target, first and last
 PULL = (0.1, 0.5)  # how far it goes from the mean of two poses towards the two extreme ones, first and last
+TRIES = 4  # cameras drawn for each that is wanted, where depth tells good from bad
+LEAST_OBSERVED = 0.4  # share of a view that must show what was filmed
 
 
 class NovelViews:
     """Draws square cameras and input times (ViDAR, supplement B.3: means of poses, pulled to the extremes, plus noise).
 
-    Cameras look at what training cameras look at; up is the mean of theirs.
+    Cameras look at what training cameras look at; up is the mean of theirs. With depth, those that look into solid or
+    unobserved space are rejected.
     """
 
     def __init__(self, clip: Clip, bounds: Bounds, size: int) -> None:
         pose = clip.cameras.camera_to_world
         self.times = clip.times
+        self.observed = None if clip.depth is None else ObservedSpace(clip)
         self.size = size
         self.centres = pose[:, :, 3]
         self.up = normalize(pose[:, :, 1].mean(dim=0), dim=0)
@@ -33,7 +38,20 @@ class NovelViews:
         self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
 
     def draw(self, count: int, progress: float, generator: torch.Generator) -> tuple[Cameras, Tensor]:
-        """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look."""
+        """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
+
+        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them.
+        """
+        if self.observed is None:
+            return self._candidates(count, progress, generator)
+        cameras, times = self._candidates(count * TRIES, progress, generator)
+        share = self.observed.share(cameras).view(count, TRIES)
+        early = torch.arange(TRIES, 0, -1, device=share.device)
+        best = torch.where(share >= LEAST_OBSERVED, early.float(), share).argmax(dim=-1)
+        chosen = torch.arange(count, device=share.device) * TRIES + best
+        return cameras[chosen], times[chosen]
+
+    def _candidates(self, count: int, progress: float, generator: torch.Generator) -> tuple[Cameras, Tensor]:
         device = self.centres.device
 
         def uniform(*shape: int) -> Tensor:
