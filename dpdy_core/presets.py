@@ -19,6 +19,7 @@ from dpdy_core.config import (
     SamplingConfig,
     SceneConfig,
     SdsConfig,
+    VideoSdsConfig,
 )
 from dpdy_core.errors import BadSettings
 
@@ -76,6 +77,7 @@ def paper() -> RunConfig:
         depth=DepthConfig(max_size=512, planes=128, neighbours=8),
         prior=PriorConfig(
             model="Intel/ldm3d-4c",
+            motion_adapter="guoyww/animatediff-motion-adapter-v1-5-2",
             steps=5000,
             batch_size=4,
             learning_rate=5e-5,
@@ -88,6 +90,7 @@ def paper() -> RunConfig:
             rays=8192,
             max_size=960,
             sds=SdsConfig(resolution=256, every=2),
+            video_sds=VideoSdsConfig(enabled=True, frames=16, real=4, resolution=128),
             checkpoint_seconds=300,
             preview_every=2000,
         ),

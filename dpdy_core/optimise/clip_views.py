@@ -34,7 +34,6 @@ class ClipViews:
     def __init__(self, clip: Clip, novel: NovelViews, size: int, frames: int, real: int) -> None:
         """`real` input frames stand at each anchored end of a clip of at most `frames` frames."""
         self.clip, self.novel, self.size = clip, novel, size
-        self.cameras = square(clip.cameras, size)
         self.frames = min(frames, len(clip))
         shares = {anchor: departure(self.frames, real, anchor) for anchor in ANCHORS}
         self.real = {anchor: [k for k, share in enumerate(s) if share == 0] for anchor, s in shares.items()}
@@ -43,14 +42,19 @@ class ClipViews:
         self.order = torch.arange(self.frames, device=device)
         self.has_all_depth = clip.depth is not None and bool((clip.depth > 0).all())
 
-    def draw(self, anchor: Anchor, progress: float, generator: torch.Generator) -> ClipView:
-        """A clip from a random time on, to or from a novel camera of training `progress` in [0, 1]."""
+    def draw(
+        self, anchor: Anchor, progress: float, generator: torch.Generator, cameras: Cameras | None = None
+    ) -> ClipView:
+        """A clip from a random time on, to or from a novel camera of training `progress` in [0, 1].
+
+        `cameras` stand in for those of the training clip, without a gradient.
+        """
         device = self.order.device
         last = len(self.clip) - self.frames
         frames = torch.randint(last + 1, (1,), device=device, generator=generator) + self.order
         goal, _ = self.novel.draw(1, progress, generator)
-        cameras = self.cameras[frames]
-        pose = blend_poses(cameras.camera_to_world, goal.camera_to_world, self.shares[anchor])
+        cameras = square(self.clip.cameras if cameras is None else cameras, self.size)[frames]
+        pose = blend_poses(cameras.camera_to_world.detach(), goal.camera_to_world, self.shares[anchor])
         depth = None if self.clip.depth is None else square_depth(self.clip.depth[frames], self.size)
         return ClipView(
             cameras=replace(cameras, camera_to_world=pose),

@@ -79,7 +79,7 @@ class Training:
             loss.backward()
             self.distilled |= {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
         if self.video is not None and self.video.due(self.step, progress):
-            loss, logged = self.video.loss(self.step, progress, self.generator)
+            loss, logged = self.video.loss(self.step, progress, self.generator, self.corrected())
             loss.backward()
             self.distilled |= {f"video_{name}": value.detach() for name, value in logged.items()}
         self.optimiser.step()

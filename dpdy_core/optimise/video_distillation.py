@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dpdy_core.config import VideoSdsConfig
+from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.optimise.clip_views import ANCHORS, ClipView, ClipViews
 from dpdy_core.optimise.distillation import free_of_nan, render_view
 from dpdy_core.optimise.objective import Term, weighted_sum
@@ -51,14 +52,16 @@ class VideoDistillation:
         """Whether `step` distils a clip."""
         return progress >= self.config.begin and step % self.config.every == 0
 
-    def loss(self, step: int, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss of one clip, and numbers to report.
+    def loss(
+        self, step: int, progress: float, generator: torch.Generator, cameras: Cameras | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of one clip, and numbers to report; `cameras` are the training cameras as they are now.
 
         Which end of the clip is real and which frames are live follows from `step`, not from `generator`: drawn
         there they would have to be waited for on a GPU.
         """
         anchor = ANCHORS[step // self.config.every % len(ANCHORS)]
-        clip = self.clips.draw(anchor, progress, generator)
+        clip = self.clips.draw(anchor, progress, generator, cameras)
         live = live_frames(self.clips.frames, clip.real, self.config.live, step)
         colours, depths, acting, rendered = [], [], [], []
         for k in range(self.clips.frames):

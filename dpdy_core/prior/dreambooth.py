@@ -19,6 +19,7 @@ from dpdy_core.prior.frames import TrainingFrames
 from dpdy_core.prior.graphed import Prediction, graph_training
 from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import load_ldm3d
+from dpdy_core.prior.motion import find_motion_adapter
 from dpdy_core.prior.phase import checked
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, write_atomic
@@ -38,11 +39,12 @@ def finetune_prior(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     Continues from the last checkpoint if there is one. Without finetuning only `prior.json` is written.
     Raises BadSettings or JobFailed if the base model can't be used, Cancelled after a checkpoint.
     """
+    # what is missing is said now, not hours later
+    if config.scene.video_sds.enabled:
+        find_motion_adapter(config.prior.motion_adapter or config.prior.model)
     if config.prior.finetune == "none" or config.prior.steps == 0:
-        if config.scene.sds.enabled:
-            load_ldm3d(
-                config.prior.model, resolve_device(config.device)
-            )  # missing weights are said now, not hours later
+        if config.scene.sds.enabled or config.scene.video_sds.enabled:
+            load_ldm3d(config.prior.model, resolve_device(config.device))
         write_record(run.prior, _record(config.prior, "none", config.prior.class_prompt))
         return
     DreamBooth(run, config, reporter).train()

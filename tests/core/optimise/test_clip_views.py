@@ -115,6 +115,17 @@ def test_every_start_is_drawn_and_short_clips_are_taken_whole():
     assert clips(clip, frames=16).draw("both", 0.0, generator).frames.tolist() == list(range(COUNT))
 
 
+def test_corrected_cameras_take_the_place_of_the_clips_without_a_gradient():
+    clip = filmed()
+    shift = torch.tensor([0.1, 0.0, 0.0]).requires_grad_(True)
+    poses = clip.cameras.camera_to_world
+    moved = replace(clip.cameras, camera_to_world=torch.cat([poses[..., :3], (poses[..., 3] + shift)[..., None]], -1))
+    view = clips(clip).draw("both", 1.0, torch.Generator().manual_seed(3), moved)
+    for k in view.real:
+        assert torch.equal(view.cameras.camera_to_world[k], moved.camera_to_world[view.frames[k]])
+    assert not view.cameras.camera_to_world.requires_grad
+
+
 def test_missing_depth_is_told_apart():
     assert clips(filmed(depth=False)).draw("end", 0.0, torch.Generator()).depth is None
     holes = filmed()

@@ -84,6 +84,7 @@ def test_both_distillations_run_and_resume_to_the_same_bits(toy_prior: Path, tmp
     for other in (stopped, without):
         shutil.copytree(whole.root, other.root)
     config = settings(toy_prior)
+    config = config.model_copy(update={"scene": config.scene.model_copy(update={"refine_cameras": depth})})
     events: list[Event] = []
     optimise_scene(whole, config, Reporter(events.append, interval=0.0))
     numbers = [e["numbers"] for e in events if e["event"] == "step"][-1]

@@ -84,10 +84,19 @@ def test_trained_motion_modules_let_each_frame_see_the_others(unet):
     assert (moved[1] < 1e-6).all()  # no frame of the other
 
 
+def animatediffs(unet):
+    """Motion modules as AnimateDiff has them: also in the middle block, one number of heads."""
+    config = unet.config
+    torch.manual_seed(2)
+    return MotionAdapter(config.block_out_channels, config.layers_per_block, 1, 1, 1, 2, config.norm_num_groups).eval()
+
+
 @torch.no_grad()
-def test_the_same_as_diffusers_own_assembly(unet):
+@pytest.mark.parametrize("make", [trained, animatediffs])
+def test_the_same_as_diffusers_own_assembly(unet, make):
     """Against `from_unet2d`, which copies the weights in."""
-    adapter, (noisy, timesteps, text) = trained(unet), clip()
+    adapter, (noisy, timesteps, text) = make(unet), clip()
+    assert (adapter.mid_block is None) == (make is trained)
     theirs = type(motion_unet(unet, adapter)).from_unet2d(unet, adapter).eval()
     states = text.repeat_interleave(noisy.shape[1], dim=0)
     wanted = theirs(noisy.transpose(1, 2), timesteps, encoder_hidden_states=states).sample.transpose(1, 2)
