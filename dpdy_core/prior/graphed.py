@@ -1,6 +1,7 @@
 """The UNet as a CUDA graph: at small sizes launching its kernels takes many times as long as running them."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -31,8 +32,7 @@ def graph_training(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor,
     """
     samples = (noisy.clone(), timesteps.clone(), text.clone())
     module = _Predict(unet).train(unet.training)
-    graphed: Prediction = torch.cuda.make_graphed_callables(module, samples)
-    return graphed
+    return cast(Prediction, torch.cuda.make_graphed_callables(module, samples))
 
 
 @torch.no_grad()
