@@ -1,5 +1,7 @@
 """Training of the RGB-D VAE from scratch."""
 
+from collections.abc import Callable
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -7,9 +9,13 @@ from torch import Tensor
 from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.scene_buffer import SceneBuffer
 
-GRADIENT_WEIGHT = 1.0
-KL_WEIGHT = 1e-4
+SCALES = 4  # of the pyramid on which reconstructions are compared
+GRADIENT_WEIGHT = 0.5
+KL_WEIGHT = 2e-4
 HALF_EVERY = 4  # every n-th batch at half the resolution, at which small presets use the model
+CROPPED = 0.75  # share of the phase in which batches are crops of half the side: as many pixels give more steps
+
+Restore = Callable[[AutoencoderKL, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def train_autoencoder(
@@ -20,23 +26,26 @@ def train_autoencoder(
     generator: torch.Generator,
     batch_size: int,
     peak_rate: float,
+    restore: Restore,
 ) -> float:
-    """Train `vae` and its moving average `averaged` until the phase ends; returns the last loss."""
+    """Train `vae` and its moving average `averaged` until the phase ends; returns the last loss.
+
+    `batch_size` whole images, or three times as many crops, a step. `restore` is `restored`, or that compiled for
+    images of half the side.
+    """
     optimiser = torch.optim.AdamW(
         vae.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=buffer.device.type == "cuda"
     )
-    average = Average([vae], [averaged], decay=0.995)
+    average = Average([vae], [averaged], decay=0.998)
     vae.train().requires_grad_(True)
     last = float("nan")
     for step in phase:
-        rgbd = varied(buffer.packed(buffer.draw(batch_size, generator)), generator)
-        if step % HALF_EVERY == 0:
-            rgbd = torch.nn.functional.avg_pool2d(rgbd, 2)
-        with torch.autocast(buffer.device.type, torch.bfloat16, enabled=buffer.device.type == "cuda"):
-            posterior = vae.encode(rgbd.contiguous(memory_format=torch.channels_last)).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator, device=rgbd.device)
-            restored = vae.decode(posterior.mean + posterior.std * noise).sample
-        loss = reconstruction_loss(restored.float(), rgbd) + KL_WEIGHT * kl_divergence(posterior.mean, posterior.logvar)
+        small = phase.progress < CROPPED
+        rgbd = buffer.packed(buffer.draw(3 * batch_size if small else batch_size, generator))
+        if small:
+            rgbd = torch.nn.functional.avg_pool2d(rgbd, 2) if step % HALF_EVERY == 0 else cropped(rgbd, step)
+        rgbd = varied(rgbd, generator)
+        loss = autoencoder_loss(vae, rgbd, generator, restore if small else restored)
         optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -48,6 +57,35 @@ def train_autoencoder(
             phase.report(batch_size, loss=last)
             buffer.renew()
     return last
+
+
+def cropped(images: Tensor, step: int) -> Tensor:
+    """Half the side of `images` (B, C, S, S), at a place that changes with `step`."""
+    half = images.shape[-1] // 2
+    top, left = 37 * step % (half + 1), 101 * step % (half + 1)
+    return images[..., top : top + half, left : left + half]
+
+
+def autoencoder_loss(vae: AutoencoderKL, rgbd: Tensor, generator: torch.Generator, restore: Restore) -> Tensor:
+    """Reconstruction and KL loss of `rgbd` (B, 4, H, W); bfloat16 on CUDA."""
+    reduction = 2 ** (len(vae.config.block_out_channels) - 1)
+    height, width = (side // reduction for side in rgbd.shape[-2:])
+    shape = (len(rgbd), vae.config.latent_channels, height, width)
+    noise = torch.randn(shape, generator=generator, device=rgbd.device)
+    with torch.autocast(rgbd.device.type, torch.bfloat16, enabled=rgbd.device.type == "cuda"):
+        image, mean, logvar = restore(vae, rgbd.contiguous(memory_format=torch.channels_last), noise)
+    return reconstruction_loss(image.float(), rgbd) + KL_WEIGHT * kl_divergence(mean, logvar)
+
+
+def restored(vae: AutoencoderKL, rgbd: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`rgbd` (B, 4, H, W) through the VAE with `noise` (B, C, h, w) in its latents; their mean and log variance.
+
+    What `vae(rgbd, sample_posterior=True)` does, without objects that torch.compile stumbles over.
+    """
+    mean, logvar = vae.quant_conv(vae.encoder(rgbd)).chunk(2, dim=1)
+    logvar = logvar.clamp(-30, 20)
+    latents = mean + torch.exp(0.5 * logvar) * noise
+    return vae.decoder(vae.post_quant_conv(latents)), mean, logvar
 
 
 def varied(rgbd: Tensor, generator: torch.Generator) -> Tensor:
@@ -73,10 +111,16 @@ def varied(rgbd: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reconstruction_loss(restored: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of values, and of the differences between neighbours (sharp edges)."""
+    """Mean absolute difference of (B, C, H, W) on a pyramid of SCALES levels (broad errors of colour count on all of
+    them), and of the differences between neighbours (sharp edges)."""
     error = restored - target
     across, down = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + GRADIENT_WEIGHT * (across + down)
+    loss = GRADIENT_WEIGHT * (across + down)
+    for level in range(SCALES):
+        loss = loss + error.abs().mean()
+        if level + 1 < SCALES:
+            error = torch.nn.functional.avg_pool2d(error, 2)
+    return loss
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from diffusers import MotionAdapter
 from torch import Tensor
 
 from dpdy_core.errors import BadSettings, DpdyError
-from dpdy_core.prior.autoencoder import autoencoder_psnr, set_scaling_factor, train_autoencoder
+from dpdy_core.prior.autoencoder import autoencoder_psnr, restored, set_scaling_factor, train_autoencoder
+from dpdy_core.prior.compiling import compile_ahead, compiled_restore
 from dpdy_core.prior.denoiser import LatentBuffer, held_out_loss, train_denoiser
 from dpdy_core.prior.finishing import add_arguments, judge, train_motion
 from dpdy_core.prior.ldm3d import Ldm3d, load_ldm3d
@@ -56,6 +57,8 @@ class Pretraining:
         seed_everything(options.seed)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
+        if options.compile:
+            compile_ahead(chosen_layout(options), options.vae_batch, options.batch)
 
     def train(self) -> None:
         """All phases, then the preview and the finished record."""
@@ -142,13 +145,11 @@ class Pretraining:
         """The VAE for `--vae-share` of the time; from then on the model uses its average."""
         options = self.options
         vae, averaged = self.model.vae, self.averaged.vae
-        if options.compile:
-            vae.encoder.compile()
-            vae.decoder.compile()
+        restore = compiled_restore() if options.compile else restored
         gone = (time.monotonic() - self.began) / options.seconds
         phase = Phase("vae", self.deadline(gone + options.vae_share), self.reporter, self.tick)
         loss = train_autoencoder(
-            vae, averaged, scenes, phase, self.generator, options.vae_batch, options.vae_learning_rate
+            vae, averaged, scenes, phase, self.generator, options.vae_batch, options.vae_learning_rate, restore
         )
         self.model.vae = averaged
         sample = scenes.packed(scenes.draw(min(256, scenes.count), self.generator))
@@ -163,7 +164,7 @@ class Pretraining:
         options = self.options
         buffer = LatentBuffer(scenes, self.averaged)
         if options.compile:
-            self.model.unet.compile()
+            self.model.unet.compile(dynamic=False)
         later = options.reserve + options.motion_share + options.judge_share
         phase = Phase("unet", self.deadline(1 - later), self.reporter, self.tick)
 
@@ -257,14 +258,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=256, help="scenes made at once")
     parser.add_argument("--batch", type=int, default=256, help="latents a step of the UNet")
     parser.add_argument("--learning-rate", type=float, default=4e-4, help="peak rate of the UNet and text model")
-    parser.add_argument("--vae-batch", type=int, default=64)
-    parser.add_argument("--vae-learning-rate", type=float, default=6e-4)
+    parser.add_argument("--vae-batch", type=int, default=32, help="images a step, or thrice as many crops")
+    parser.add_argument("--vae-learning-rate", type=float, default=8e-4)
     parser.add_argument("--vae-share", type=float, default=0.25, help="of the time; 0 keeps the VAE of --start")
     parser.add_argument("--unet-share", type=float, default=1.0, help="0 keeps the UNet of --start; else all time left")
     parser.add_argument("--fill-share", type=float, default=0.07, help="of the time, for scenes before training")
     parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
     parser.add_argument("--snapshot-seconds", type=float, default=60.0)
-    parser.add_argument("--compile", action="store_true", help="torch.compile: about a minute, then twice the speed")
+    parser.add_argument("--compile", action="store_true", help="CUDA: torch.compile, in a second process meanwhile")
     add_arguments(parser)
     options = parser.parse_args(arguments)
     if not options.start and 0 in (options.vae_share, options.unet_share):

@@ -11,8 +11,10 @@ from dpdy_core.errors import JobFailed
 from dpdy_core.prior import pretrain
 from dpdy_core.prior.autoencoder import (
     autoencoder_psnr,
+    cropped,
     kl_divergence,
     reconstruction_loss,
+    restored,
     set_scaling_factor,
     varied,
 )
@@ -153,8 +155,27 @@ def test_reconstruction_loss_sees_edges():
     target = torch.zeros(1, 4, 8, 8)
     smooth, checks = torch.full_like(target, 0.1), torch.full_like(target, 0.1)
     checks[..., ::2] *= -1
-    assert reconstruction_loss(smooth, target) == pytest.approx(0.1)
-    assert reconstruction_loss(checks, target) == pytest.approx(0.3)
+    assert reconstruction_loss(smooth, target) == pytest.approx(4 * 0.1)  # a broad error counts on every level
+    assert reconstruction_loss(checks, target) == pytest.approx(0.1 + 0.5 * 0.2)  # an edge on the finest, and as one
+
+
+def test_restored_is_the_vae_itself_and_can_be_compiled_whole(toy):
+    rgbd = torch.rand((2, 4, 32, 32), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+    posterior = toy.vae.encode(rgbd).latent_dist
+    expected = toy.vae.decode(posterior.mean + posterior.std * noise).sample
+    for function in (restored, torch.compile(restored, backend="eager", fullgraph=True, dynamic=False)):
+        image, mean, logvar = function(toy.vae, rgbd, noise)
+        torch.testing.assert_close(image, expected)
+        torch.testing.assert_close(mean, posterior.mean)
+        torch.testing.assert_close(logvar, posterior.logvar)
+
+
+def test_crops_lie_inside_and_move():
+    images = torch.arange(8.0).expand(1, 1, 8, 8)
+    lefts = [int(cropped(images, step)[0, 0, 0, 0]) for step in range(1, 30)]
+    assert all(cropped(images, step).shape[2:] == (4, 4) for step in range(1, 30))
+    assert set(lefts) == {0, 1, 2, 3, 4}
 
 
 def test_scaling_factor_gives_latents_unit_deviation(toy):
