@@ -7,12 +7,13 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from dpdy_core.config import FieldsConfig, LossConfig, Ramp
+from dpdy_core.config import FieldsConfig, LossConfig
 from dpdy_core.optimise.depth_loss import affine_invariant_depth_loss, aligned_depth_loss
 from dpdy_core.optimise.ray_batch import RayBatch
 from dpdy_core.optimise.reconstruction import colour_loss, motion_mask_loss
 from dpdy_core.optimise.regularisers import distortion, dynamic_sparsity, interlevel, skewed_entropy
 from dpdy_core.render.renderer import RayRendering
+from dpdy_core.section import Ramp
 
 Rendered = TypeVar("Rendered")
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from dpdy_core.config import STAGES, Ramp, RunConfig, SdsConfig, constant
+from dpdy_core.config import STAGES, RunConfig, SdsConfig
+from dpdy_core.section import Ramp, constant
 
 share = st.floats(0, 1)
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from optimise_scenes import write_capture
 
-from dpdy_core.config import FieldsConfig, LossConfig, Ramp
+from dpdy_core.config import FieldsConfig, LossConfig
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Term, free_terms, observed_terms, weighted_sum
 from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
 from dpdy_core.scene.contraction import find_bounds
+from dpdy_core.section import Ramp
 
 
 def test_learning_rate_warms_up_and_decays_to_its_final_share() -> None:

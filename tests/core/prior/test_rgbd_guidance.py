@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from dpdy_core.config import Ramp, SdsConfig
+from dpdy_core.config import SdsConfig
 from dpdy_core.errors import JobFailed
 from dpdy_core.prior.finetuned import write_record
 from dpdy_core.prior.guidance import predicted_noise
 from dpdy_core.prior.rgbd import pack
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
+from dpdy_core.section import Ramp
 
 RECORD = {"method": "none", "prompt": "a scene", "resolution": 32, "rank": 4, "text": False}
 
