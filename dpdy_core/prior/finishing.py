@@ -76,10 +76,11 @@ def train_motion(
         options.motion_learning_rate,
         lambda step, loss: publish(averaged, {"steps": step, "loss": loss}, False),
     )
+    figures = {"loss": loss, "clips": clips.made, "parameters": sum(p.numel() for p in averaged.parameters())}
+    publish(averaged, figures, True)
     scores = motion_scores(model, averaged, held_out, clips.captions[:3])
     phase.report(options.motion_batch, **scores)
-    parameters = sum(p.numel() for p in averaged.parameters())
-    publish(averaged, phase.done(loss=loss, clips=clips.made, parameters=parameters, **scores), True)
+    publish(averaged, phase.done(**figures, **scores), True)
 
 
 def judge(
