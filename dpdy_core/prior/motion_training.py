@@ -10,7 +10,7 @@ from diffusers import MotionAdapter, UNetMotionModel
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from dpdy_core.prior.denoiser import replaced
+from dpdy_core.prior.denoiser import CLASS_PROMPT, replaced
 from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import Ldm3d
 from dpdy_core.prior.motion import motion_unet
@@ -21,7 +21,6 @@ from dpdy_core.synth.stills import Split
 
 WHOLE_EVERY = 4  # every n-th batch at the whole resolution, with a fourth of the clips
 ENCODED = 128  # frames encoded at once
-CLASS_PROMPT = "a scene"
 
 
 class ClipUnet(nn.Module):
