@@ -173,7 +173,6 @@ class VideoSdsConfig(DistillationConfig):
 
     enabled: bool = False
     every: int = Field(16, ge=1, description="one distillation step every n steps")
-    weight: Weight = 2e-5
     frames: int = Field(8, ge=2, le=32, description="length of a clip; at most what the motion modules were made for")
     real: int = Field(
         2, ge=1, le=16, description="input frames at an end of the clip where the camera has not left yet"

@@ -90,7 +90,7 @@ def paper() -> RunConfig:
             rays=8192,
             max_size=960,
             sds=SdsConfig(resolution=256, every=2),
-            video_sds=VideoSdsConfig(enabled=True, frames=16, real=4, resolution=128),
+            video_sds=VideoSdsConfig(enabled=True, weight=2e-5, frames=16, real=4, resolution=128),
             checkpoint_seconds=300,
             preview_every=2000,
         ),

@@ -5,6 +5,7 @@ import pytest
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadSettings
 from dpdy_core.presets import PRESETS, parse_assignments, resolve
+from dpdy_core.prior.motion import ANIMATEDIFF
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -19,6 +20,19 @@ def test_presets_cost_more_from_smoke_to_paper() -> None:
     steps = [resolve(name).scene.steps for name in ("smoke", "fast", "paper")]
     assert steps == sorted(steps)
     assert len(set(steps)) == 3
+
+
+def test_paper_distils_images_and_at_a_lower_weight_clips_with_animatediffs_motion_modules() -> None:
+    config = resolve("paper")
+    sds, video = config.scene.sds, config.scene.video_sds
+    assert config.prior.model == "Intel/ldm3d-4c"
+    assert config.prior.resolution == 512
+    assert config.prior.motion_adapter == ANIMATEDIFF
+    assert sds.enabled
+    assert video.enabled
+    assert 0 < video.weight < sds.weight
+    assert video.frames == 16  # the length that AnimateDiff was trained at
+    assert not resolve("fast").scene.video_sds.enabled
 
 
 def test_dotted_and_nested_settings_mean_the_same() -> None:
