@@ -186,6 +186,33 @@ class VideoSdsConfig(DistillationConfig):
         return self
 
 
+class RefinementConfig(Section):
+    """Novel views that the finetuned RGB-D model paints anew where no frame saw, as targets for the scene."""
+
+    enabled: bool = False
+    begin: Share = Field(0.5, description="training progress at which it starts")
+    every: int = Field(10, ge=1, description="one new view every n steps")
+    candidates: int = Field(4, ge=1, description="novel views drawn for a new one: that with most to paint is taken")
+    spread: float = Field(1.7, gt=0, description="how far the views move off the path, in moves of the distillation")
+    pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
+    strength: Ramp = Field(
+        Ramp(start=0.75, end=0.4, begin=0.5),
+        description="how much noise the views are painted from: 1 forgets the render, 0 keeps it",
+    )
+    sampling_steps: int = Field(6, ge=1, description="DDIM steps of a view")
+    guidance: float = Field(1.5, ge=0, description="classifier-free guidance in the diffusers convention")
+    rays: Share = Field(0.25, gt=0, description="rays of painted views in a step, as a share of scene.rays")
+    weight: Ramp = Ramp(start=0.2, end=0.1, begin=0.5)
+    depth_weight: Weight = Field(0.1, description="of the painted disparity, times `weight`")
+    unseen_only: bool = Field(True, description="paint, and learn, only what no training frame saw")
+
+    @model_validator(mode="after")
+    def _strength_is_a_share(self) -> "RefinementConfig":
+        if not all(0 <= strength <= 1 for strength in (self.strength.start, self.strength.end)):
+            raise ValueError("strength must lie in [0, 1]")
+        return self
+
+
 class SceneConfig(Section):
     """The optimisation of the scene."""
 
@@ -212,6 +239,7 @@ class SceneConfig(Section):
     losses: LossConfig = LossConfig()
     sds: SdsConfig = SdsConfig()
     video_sds: VideoSdsConfig = VideoSdsConfig()
+    refinement: RefinementConfig = RefinementConfig()
     checkpoint_seconds: float = Field(60.0, gt=0)
     preview_every: int = Field(500, ge=1)
 

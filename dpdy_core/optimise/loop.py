@@ -9,21 +9,24 @@ import time
 import torch
 from torch import Tensor
 
-from dpdy_core.config import RunConfig
+from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import Clip, load_clip
-from dpdy_core.optimise.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, scene_header
+from dpdy_core.optimise.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, scene_header, tensors_below
 from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
-from dpdy_core.optimise.training import WITNESS, Training, restore
+from dpdy_core.optimise.refinement import Refinement
+from dpdy_core.optimise.training import PAINTED, WITNESS, Training, restore
 from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.prior.finetuned import RECORD
 from dpdy_core.prior.motion import find_motion_adapter
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
+from dpdy_core.prior.rgbd_painter import RgbdPainter
 from dpdy_core.prior.video_guidance import VideoGuidance
 from dpdy_core.progress import Reporter
+from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.rundir import RunDir, sha256_file
 from dpdy_core.runtime import resolve_device
@@ -78,13 +81,12 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
     scene, steps = training.scene, config.scene.steps
     header = {**scene_header(scene), "identity": checkpoint.header["identity"]}
     novel = NovelViews(training.clip, scene.bounds, config.scene.sds.resolution)
-    begin = _first_distillation(run, config, reporter)
-    witness = checkpoint.tensors.get(WITNESS)
+    begin = _first_use_of_the_prior(run, config, reporter)
     saved = time.monotonic()
     try:
         while training.step < steps:
             if begin is not None and training.progress >= begin:
-                _begin_distillation(run, config, training, novel, witness)
+                _begin_to_use_the_prior(run, config, training, novel, checkpoint)
                 begin = None
             numbers = training.advance()
             if training.step % config.scene.preview_every == 0 or training.step == steps:
@@ -99,12 +101,12 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
     save_checkpoint(run.scene, training.step, header, training.state())
 
 
-def _first_distillation(run: RunDir, config: RunConfig, reporter: Reporter) -> float | None:
-    """The training progress at which distillation begins, None if there is none.
+def _first_use_of_the_prior(run: RunDir, config: RunConfig, reporter: Reporter) -> float | None:
+    """The training progress at which distillation or refinement begins, None if there is neither.
 
     Raises JobFailed if video distillation is asked for and the motion modules can't be had.
     """
-    terms = [term for term in (config.scene.sds, config.scene.video_sds) if term.enabled]
+    terms = [term for term in (config.scene.sds, config.scene.video_sds, config.scene.refinement) if term.enabled]
     if not terms:
         return None
     if not (run.prior / RECORD).exists():
@@ -115,13 +117,14 @@ def _first_distillation(run: RunDir, config: RunConfig, reporter: Reporter) -> f
     return min(term.begin for term in terms)
 
 
-def _begin_distillation(
-    run: RunDir, config: RunConfig, training: Training, novel: NovelViews, witness: Tensor | None
+def _begin_to_use_the_prior(
+    run: RunDir, config: RunConfig, training: Training, novel: NovelViews, checkpoint: Checkpoint
 ) -> None:
-    """Load the prior, once for images and clips; `witness` is the training depth that distillation began with."""
+    """Load the prior, once for images, clips and painted views, which go on from the checkpoint."""
     sds, video, scene, clip = config.scene.sds, config.scene.video_sds, training.scene, training.clip
-    if (sds.enabled and sds.unseen_only) or (video.enabled and video.unseen_only):
-        training.views = TrainingViews(clip, scene, witness)
+    refinement = config.scene.refinement
+    if refinement.enabled or any(term.enabled and term.unseen_only for term in (sds, video)):
+        training.views = TrainingViews(clip, scene, checkpoint.tensors.get(WITNESS))
     guidance = RgbdGuidance(run.prior, sds, clip.images.device)
     if sds.enabled:
         views = training.views if sds.unseen_only else None
@@ -131,6 +134,20 @@ def _begin_distillation(
         clips = ClipViews(clip, novel, video.resolution, video.frames, video.real)
         of_clips = VideoGuidance(guidance, config.prior.motion_adapter, video)
         training.video = VideoDistillation(video, of_clips, scene, clips, views, training.free)
+    if refinement.enabled and training.views is not None:
+        painter = RgbdPainter(guidance, refinement)
+        training.refinement = _refinement(refinement, training, painter, training.views)
+        if pool := tensors_below(checkpoint, PAINTED):
+            training.refinement.pool.load(pool)
+
+
+def _refinement(config: RefinementConfig, training: Training, painter: RgbdPainter, views: TrainingViews) -> Refinement:
+    """The refinement with an empty pool."""
+    novel = NovelViews(training.clip, training.scene.bounds, painter.resolution)
+    static = training.config.losses.w_static if training.alone.get("static_alone") else None
+    rays = max(1, int(training.config.rays * config.rays))
+    coverage = Coverage(views, painter.resolution)
+    return Refinement(config, painter, training.scene, novel, coverage, training.free, static, rays)
 
 
 def _preview(run: RunDir, training: Training, novel: NovelViews, reporter: Reporter) -> None:

@@ -37,21 +37,26 @@ class NovelViews:
         spread = torch.cdist(self.centres, self.centres)
         self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
 
-    def draw(self, count: int, progress: float, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+    def draw(
+        self, count: int, progress: float, generator: torch.Generator, spread: float = 1.0
+    ) -> tuple[Cameras, Tensor]:
         """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
-        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them.
+        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them. `spread` scales how
+        far they move.
         """
         if self.observed is None:
-            return self._candidates(count, progress, generator)
-        cameras, times = self._candidates(count * TRIES, progress, generator)
+            return self._candidates(count, progress, generator, spread)
+        cameras, times = self._candidates(count * TRIES, progress, generator, spread)
         share = self.observed.share(cameras).view(count, TRIES)
         early = torch.arange(TRIES, 0, -1, device=share.device)
         best = torch.where(share >= LEAST_OBSERVED, early.float(), share).argmax(dim=-1)
         chosen = torch.arange(count, device=share.device) * TRIES + best
         return cameras[chosen], times[chosen]
 
-    def _candidates(self, count: int, progress: float, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+    def _candidates(
+        self, count: int, progress: float, generator: torch.Generator, spread: float
+    ) -> tuple[Cameras, Tensor]:
         device = self.centres.device
 
         def uniform(*shape: int) -> Tensor:
@@ -65,7 +70,7 @@ class NovelViews:
         extreme = self.extremes[torch.randint(2, (count,), device=device, generator=generator)]
         centre = torch.lerp(centre, extreme, uniform(count, 1) * _between(PULL, progress))
         noise = normalize(torch.randn((count, 3), device=device, generator=generator), dim=-1) * uniform(count, 1)
-        centre = centre + noise * reach * _between(SPREAD, progress)
+        centre = centre + noise * reach * (spread * _between(SPREAD, progress))
         cameras = Cameras(
             camera_to_world=look_at(centre, target, self.up),
             focal=self.focal.expand(count, 2),

@@ -16,6 +16,7 @@ from dpdy_core.optimise.exposure import Exposure
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Observation, free_terms, observed_terms, weighted_sum
 from dpdy_core.optimise.ray_batch import TrainingRays
+from dpdy_core.optimise.refinement import Refinement
 from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
 from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.render.renderer import RayRendering, render_rays
@@ -23,7 +24,8 @@ from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.scene import Scene
 
 GENERATOR = "generator"
-WITNESS = "training_depth"  # rendered depth of the training views that distillation began with
+PAINTED = "painted."  # prefix of the pool of painted views
+WITNESS = "training_depth"  # rendered depth of the training views that the prior began with
 
 
 class Training:
@@ -34,7 +36,8 @@ class Training:
         self.step = 0
         self.distillation: Distillation | None = None
         self.video: VideoDistillation | None = None
-        self.views: TrainingViews | None = None  # the training views that both began with
+        self.refinement: Refinement | None = None
+        self.views: TrainingViews | None = None  # the training views that all three began with
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
         novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
@@ -82,6 +85,12 @@ class Training:
             loss, logged = self.video.loss(self.step, progress, self.generator, self.corrected())
             loss.backward()
             self.distilled |= {f"video_{name}": value.detach() for name, value in logged.items()}
+        if self.refinement is not None and self.refinement.active(progress):
+            if self.refinement.due(self.step):
+                self.refinement.renew(progress, self.generator)
+            loss, logged = self.refinement.loss(progress, self.generator)
+            loss.backward()
+            numbers |= logged
         self.optimiser.step()
         self.step += 1
         return numbers | self.distilled
@@ -132,6 +141,8 @@ class Training:
             return tensors | {GENERATOR: self.generator.get_state()}
         for key, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{key}.{name}": value for name, value in moments.items()}
+        if self.refinement is not None:
+            tensors |= {PAINTED + name: value for name, value in self.refinement.pool.state().items()}
         if self.views is not None and self.views.is_rendered:
             tensors[WITNESS] = self.views.depth
         return tensors | {GENERATOR: self.generator.get_state()}

@@ -27,12 +27,27 @@ def relative_inverse_depth(depth: Tensor) -> Tensor:
     (0, NaN), map to 0; depth at infinity is the farthest. The map is continuous in between, so an almost flat
     early render isn't stretched into noise.
     """
+    inverse, known, centre, half = _normalised_by(depth)
+    return torch.where(known, ((inverse - centre) / half).clamp(-1, 1), torch.zeros_like(depth))
+
+
+def absolute_inverse_depth(relative: Tensor, depth: Tensor) -> Tensor:
+    """1 / depth (B, 1, H, W) that `relative` in [-1, 1] stands for, in the scale and shift of `depth` (B, 1, H, W).
+
+    The inverse of `relative_inverse_depth`, but for what that clamps. Never below a thousandth of the middle.
+    """
+    _, _, centre, half = _normalised_by(depth)
+    return torch.maximum(relative * half + centre, 1e-3 * centre)
+
+
+def _normalised_by(depth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inverse depth, where it is known, and the centre and half width (B, 1, 1, 1) that it is normalised by."""
     known = depth > 0
     inverse = 1 / torch.where(known, depth, torch.ones_like(depth)).clamp_min(1e-6)
     low, high = percentiles(inverse.detach(), known, (LOW, HIGH))
     centre = (low + high) / 2
     half = torch.maximum((high - low) / 2, FLAT * centre).clamp_min(1e-12)
-    return torch.where(known, ((inverse - centre) / half).clamp(-1, 1), torch.zeros_like(depth))
+    return inverse, known, centre, half
 
 
 def percentiles(values: Tensor, known: Tensor, shares: tuple[float, ...]) -> list[Tensor]:

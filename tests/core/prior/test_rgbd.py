@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpdy_core.prior.rgbd import MAX_SORTED, pack, percentiles, relative_inverse_depth, unpack
+from dpdy_core.prior.rgbd import MAX_SORTED, absolute_inverse_depth, pack, percentiles, relative_inverse_depth, unpack
 
 
 def scene(height=24, width=30):
@@ -99,3 +99,13 @@ def test_large_images_are_subsampled_evenly():
     low, high = percentiles(values, torch.ones_like(values, dtype=torch.bool), (0.02, 0.98))
     assert float(low) == pytest.approx(0.02 * count, rel=1e-2)
     assert float(high) == pytest.approx(0.98 * count, rel=1e-3)
+
+
+def test_relative_depth_turns_back_into_the_views_own():
+    depth = scene()[1]
+    relative = relative_inverse_depth(depth)
+    inverse = absolute_inverse_depth(relative, depth)
+    inside = relative.abs() < 0.999
+    torch.testing.assert_close(inverse[inside], 1 / depth[inside], rtol=1e-4, atol=1e-6)
+    assert inside.float().mean() > 0.9
+    assert absolute_inverse_depth(torch.full_like(depth, -1e6), depth).min() > 0

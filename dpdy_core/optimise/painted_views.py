@@ -1,0 +1,78 @@
+"""A ring buffer of painted novel views on the device, and random rays of their painted pixels."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpdy_core.geometry.cameras import Cameras
+
+NAMES = ("poses", "times", "colour", "inverse_depth", "painted", "still")
+
+
+@dataclass(frozen=True)
+class PaintedRays:
+    """R rays of painted pixels."""
+
+    origins: Tensor  # (R, 3)
+    directions: Tensor  # (R, 3), advancing planar depth by one
+    times: Tensor  # (R,)
+    colour: Tensor  # (R, 3)
+    inverse_depth: Tensor  # (R,) 1 / world units
+    still: Tensor  # (R,) float: 1 where the static field owned the pixel
+    weight: Tensor  # (R,) float: 1 on painted pixels; all 0 if the pool has none
+
+
+class PaintedViews:
+    """Up to `capacity` square views of `size` pixels; `put` replaces the oldest."""
+
+    def __init__(self, capacity: int, size: int, device: torch.device) -> None:
+        self.size, self.made = size, 0
+        self.poses = torch.zeros((capacity, 3, 4), device=device)
+        self.times = torch.zeros(capacity, device=device)
+        self.colour = torch.zeros((capacity, 3, size, size), device=device)
+        self.inverse_depth, self.painted, self.still = (
+            torch.zeros((capacity, 1, size, size), device=device) for _ in range(3)
+        )
+
+    def put(
+        self, pose: Tensor, time: Tensor, colour: Tensor, inverse_depth: Tensor, painted: Tensor, still: Tensor
+    ) -> None:
+        """Keep one view: pose (1, 3, 4), time (1,), colour (1, 3, S, S); the maps (1, 1, S, S)."""
+        place = self.made % len(self.poses)
+        for name, value in zip(NAMES, (pose, time, colour, inverse_depth, painted, still), strict=True):
+            getattr(self, name)[place] = value[0]
+        self.made += 1
+
+    def draw(self, count: int, focal: Tensor, generator: torch.Generator) -> PaintedRays:
+        """`count` rays through random painted pixels of all views; `focal` is that of each, in pixels."""
+        device = self.poses.device
+        mass = self.painted.flatten().cumsum(dim=0, dtype=torch.float64)
+        wanted = torch.rand(count, device=device, generator=generator, dtype=torch.float64) * mass[-1]
+        chosen = torch.searchsorted(mass, wanted, right=True).clamp_max(len(mass) - 1)
+        view, pixel = chosen // self.size**2, chosen % self.size**2
+        row, column = pixel // self.size, pixel % self.size
+        capacity = len(self.poses)
+        cameras = Cameras(
+            self.poses, focal.expand(capacity, 2), focal.new_full((capacity, 2), self.size / 2), self.size, self.size
+        )
+        origins, directions = cameras.rays(view, torch.stack([column, row], dim=-1) + 0.5)
+        return PaintedRays(
+            origins=origins,
+            directions=directions,
+            times=self.times[view],
+            colour=self.colour[view, :, row, column],
+            inverse_depth=self.inverse_depth[view, 0, row, column],
+            still=self.still[view, 0, row, column],
+            weight=self.painted[view, 0, row, column],
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that `load` needs."""
+        return {name: getattr(self, name) for name in NAMES} | {"made": torch.tensor(self.made)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+        for name in NAMES:
+            getattr(self, name).copy_(state[name])
+        self.made = int(state["made"])

@@ -1,0 +1,53 @@
+"""Where a view shows something that a training frame saw, told by the frames alone and not by the scene's geometry."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.render.visibility import TrainingViews
+
+SPARE = 1.5  # points along the shorter side of a frame, in pixels of the view
+HOLE = 3  # pixels: what is narrower is a hole between points, not a gap
+
+
+class Coverage:
+    """The surface points of the training frames, to be thrown into novel views of about `size` pixels a side.
+
+    The other way round, `TrainingViews.seen` asks whether a frame saw the *rendered* surface: where the scene's depth
+    is still wrong it calls seen places unseen.
+    """
+
+    def __init__(self, views: TrainingViews, size: int) -> None:
+        frames, height, width = views.depth.shape
+        step = max(1, int(min(height, width) / (SPARE * size)))
+        frame, row, column = torch.meshgrid(
+            torch.arange(frames), torch.arange(0, height, step), torch.arange(0, width, step), indexing="ij"
+        )
+        frame, row, column = (x.flatten().to(views.depth.device) for x in (frame, row, column))
+        origins, directions = views.cameras.rays(frame, torch.stack([column, row], dim=-1) + 0.5)
+        depth = views.depth[frame, row, column]
+        self.points = origins + depth[:, None] * directions
+        self.known = depth > 0
+        self.times = views.times[frame]
+        self.moving = torch.zeros_like(self.known) if views.moving is None else views.moving[frame, row, column]
+        self.spacing = views.spacing
+
+    @torch.no_grad()
+    def unseen(self, cameras: Cameras, index: int, time: Tensor) -> Tensor:
+        """(H, W) float, 1 where nothing that a frame saw falls: still points of all frames, movers of `time` alone."""
+        pixels, z = cameras.project(self.points, torch.full_like(self.known, index, dtype=torch.long))
+        column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
+        counts = self.known & (z > 0) & (~self.moving | ((self.times - time).abs() <= 0.75 * self.spacing))
+        inside = (column >= 0) & (row >= 0) & (column < cameras.width) & (row < cameras.height)
+        nowhere = cameras.height * cameras.width
+        place = torch.where(counts & inside, row * cameras.width + column, nowhere)
+        empty = torch.ones(nowhere + 1, device=z.device)
+        empty[place] = 0.0
+        return opened(empty[:-1].view(1, 1, cameras.height, cameras.width), HOLE)[0, 0]
+
+
+def opened(mask: Tensor, size: int) -> Tensor:
+    """`mask` (B, 1, H, W) of 0 and 1 without what is narrower than the odd `size`: erosion, then dilation."""
+    eroded = 1 - max_pool2d(1 - mask, size, 1, size // 2)
+    return max_pool2d(eroded, size, 1, size // 2)
