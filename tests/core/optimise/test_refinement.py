@@ -68,7 +68,7 @@ def rendering(colour: Tensor, disparity: Tensor, static: Tensor | None) -> RayRe
     rest = dict.fromkeys(
         ("depth", "opacity", "dynamic", "edges", "weights", "ratio", "proposal_edges", "proposal_weights"), disparity
     )
-    return RayRendering(colour=colour, static_colour=static, disparity=disparity, **rest)
+    return RayRendering(colour=colour, static_colour=static, dynamic_colour=None, disparity=disparity, **rest)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_three_errors() -> None:
