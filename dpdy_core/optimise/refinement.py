@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dpdy_core.config import Ramp, RefinementConfig
+from dpdy_core.config import RefinementConfig
 from dpdy_core.optimise.depth_loss import aligned_depth_loss
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Term, weighted_sum
@@ -19,6 +19,7 @@ from dpdy_core.optimise.schedule import proposal_anneal
 from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.renderer import RayRendering, render_camera, render_rays
 from dpdy_core.scene.scene import Scene
+from dpdy_core.section import Ramp
 
 CHUNK = 16384  # rays rendered at once
 

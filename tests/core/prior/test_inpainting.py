@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from dpdy_core.config import Ramp, RefinementConfig, SdsConfig
+from dpdy_core.config import RefinementConfig, SdsConfig
 from dpdy_core.prior.finetuned import write_record
 from dpdy_core.prior.inpainting import inpaint, known_latents
 from dpdy_core.prior.rgbd import pack, unpack
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
 from dpdy_core.prior.rgbd_painter import RgbdPainter
+from dpdy_core.section import Ramp
 
 RECORD = {"method": "none", "prompt": "a scene", "resolution": 32, "rank": 4, "text": False}
 
