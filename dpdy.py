@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": ("dpdy_core.cli", "metrics on the capture's test views"),
     "inspect": ("dpdy_core.cli", "the capture report, before any training"),
     "synth": ("dpdy_core.cli", "a procedural moving scene as a capture"),
+    "ablate": ("dpdy_core.cli", "the paper's ablations on one capture, as a table"),
     "export": ("dpdy_core.cli", "point cloud, frames or cameras of a run"),
     "serve": ("worker.cli", "the service embedded: API, page and one worker"),
     "worker": ("worker.cli", "one production worker"),

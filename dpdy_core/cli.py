@@ -1,4 +1,4 @@
-"""The commands that work on folders, without any service: run, render, eval, inspect, synth, export."""
+"""The commands that work on folders, without any service: run, render, eval, inspect, synth, export, ablate."""
 
 import fcntl
 import json
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dpdy_core.config import RunConfig
+from dpdy_core.ablation.command import ablate
+from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.presets import PRESETS, parse_assignments, resolve
 from dpdy_core.progress import Reporter, append_file, console
@@ -20,6 +21,7 @@ from dpdy_core.rundir import RunDir, read_json
 from dpdy_core.supervised import die_with_parent, pipe_sink, stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(ablate)
 
 LOG_SECONDS = 10.0  # between two step lines of a supervised run's log
 
@@ -45,6 +47,7 @@ def run(
     progress: ProgressOption = "console",
     supervised: Supervised = False,
     attempt: Attempt = 1,
+    until: Annotated[str, typer.Option("--until", hidden=True, help="The last stage to run.")] = STAGES[-1],
     as_json: AsJson = False,
 ) -> None:
     """Run the whole method on a capture, or resume a run.
@@ -67,7 +70,7 @@ def run(
     reporter = _reporter(folder, progress)
     try:
         with _locked(folder):
-            execute(folder, reporter, attempt)
+            execute(folder, reporter, attempt, until)
     except BadInput:
         if fresh:
             shutil.rmtree(folder.root)  # nothing was made of an unusable capture
@@ -95,12 +98,12 @@ def prepare_run(folder: RunDir, capture: Path, config: RunConfig) -> bool:
     return True
 
 
-def execute(folder: RunDir, reporter: Reporter, attempt: int) -> None:
+def execute(folder: RunDir, reporter: Reporter, attempt: int, until: str = STAGES[-1]) -> None:
     """Run the pipeline under signals; an expected failure is also an event."""
     from dpdy_core.pipeline import run_pipeline  # torch and diffusers take seconds to load: only where they are used
 
     with stop_on_signals(reporter):
-        run_pipeline(folder, reporter, attempt)
+        run_pipeline(folder, reporter, attempt, until)
 
 
 @app.command()

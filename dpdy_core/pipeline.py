@@ -38,8 +38,10 @@ STAGE_FUNCTIONS: tuple[tuple[str, Stage], ...] = (
 )
 
 
-def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1) -> None:
-    """Run or resume all stages of the run folder, then write the report and the manifest.
+def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str = STAGES[-1]) -> None:
+    """Run or resume the stages of the run folder; after the last, write the report and the manifest.
+
+    With `until` the pipeline ends after that stage.
 
     Raises DpdyError: BadInput for an unusable capture, Cancelled after a requested stop, JobFailed otherwise.
     """
@@ -51,7 +53,7 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1) -> None:
     run.write_config(config, source, environment(device))
     digest = _input_hash(run, source)
     try:
-        for name, stage in STAGE_FUNCTIONS:
+        for name, stage in STAGE_FUNCTIONS[: STAGES.index(until) + 1]:
             _run_stage(name, stage, run, config, reporter, digest)
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemory(
@@ -60,6 +62,8 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1) -> None:
         ) from error
     finally:
         run.write_manifest(attempt)
+    if until != STAGES[-1]:
+        return
     write_report(run)
     run.write_manifest(attempt)
     reporter.emit("finished", numbers=read_json(run.metrics_file)["mean"])

@@ -60,6 +60,8 @@ def render_views(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
 
     Paths that are finished for this scene and these settings are kept. Raises BadInput for a broken camera path.
     """
+    if not config.render.paths:
+        return
     studio = open_studio(run, config, reporter)
     trajectories: dict[str, Trajectory] = {}
     for name in dict.fromkeys(config.render.paths):
