@@ -10,12 +10,11 @@ import typer
 from dpdy_core import __version__
 from dpdy_core.ablation.plan import make_trials
 from dpdy_core.ablation.rows import ROWS, chosen_rows
-from dpdy_core.ablation.study import Study, write_text
-from dpdy_core.ablation.table import combine, markdown
+from dpdy_core.ablation.table import combine, markdown, write_tables
 from dpdy_core.errors import BadInput, BadSettings, JobFailed
 from dpdy_core.presets import PRESETS, parse_assignments
 from dpdy_core.progress import Reporter
-from dpdy_core.rundir import read_json, write_json
+from dpdy_core.rundir import read_json
 from dpdy_core.supervised import stop_on_signals
 
 
@@ -36,10 +35,12 @@ def ablate(
     together: Annotated[bool, typer.Option("--combine", help="Only average finished ablations.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Run the paper's ablations on a capture, as a table.
+    """Run the paper's ablations on a capture, as a table of the rows asked for; what is finished is kept.
 
     Example: dpdy ablate captures/rigid --out ablations/rigid --seeds 0,1,2 --jobs 4
     """
+    from dpdy_core.ablation.study import Study  # pictures load slowly: only where they are used
+
     if together:
         document = _combined(captures, out)
     else:
@@ -71,6 +72,5 @@ def _combined(folders: list[Path], out: Path) -> dict[str, Any]:
         if not (folder / "ablation.json").is_file():
             raise BadInput(f"{folder} holds no ablation", "give folders that `dpdy ablate --out` wrote")
     document = combine([read_json(folder / "ablation.json") for folder in folders])
-    write_json(out / "ablation.json", document)
-    write_text(out / "ablation.md", markdown(document))
+    write_tables(out, document)
     return document

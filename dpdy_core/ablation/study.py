@@ -8,10 +8,10 @@ from typing import Any
 from dpdy_core.ablation.children import Work, run_all
 from dpdy_core.ablation.plan import SHARED, Trial, adopt, has, is_done, outcome, shared_folder
 from dpdy_core.ablation.strip import write_strip
-from dpdy_core.ablation.table import markdown
+from dpdy_core.ablation.table import write_tables
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
-from dpdy_core.rundir import RunDir, read_json, write_atomic, write_json
+from dpdy_core.rundir import RunDir, read_json
 
 Say = Callable[[str], None]
 
@@ -56,7 +56,7 @@ class Study:
         work = {}
         for folder, sharing in owners.items():
             run = RunDir(folder)
-            if not has(run, sharing[0].config, stage):
+            if len(sharing) > 1 and not has(run, sharing[0].config, stage):  # what nobody shares a row does itself
                 self._prepare(run, sharing[0].config, before)
                 work[folder] = Work(run, stage)
         for one, reason in run_all(list(work.values()), jobs, check):
@@ -97,20 +97,10 @@ class Study:
             )
             row["runs"].append(outcome(trial, self.failures))
         document = {**self.head, "rows": list(rows.values())}
-        write_json(self.out / "ablation.json", document)
-        write_text(self.out / "ablation.md", markdown(document))
+        write_tables(self.out, document)
         first = [t for t in self.trials if t.seed == self.trials[0].seed and is_done(t)]
         write_strip(self.out / "strip.png", [(t.row.label, RunDir(t.folder).evaluation / "images") for t in first])
         return document
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically."""
-
-    def write(partial: Path) -> None:
-        partial.write_text(text, encoding="utf-8")
-
-    write_atomic(path, write)
 
 
 def _told(trial: Trial, reason: str | None) -> str:

@@ -2,9 +2,11 @@
 
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dpdy_core.ablation.rows import EXPECTATIONS, Expectation
+from dpdy_core.rundir import write_atomic, write_json
 
 # path in a run's mean scores, heading, digits
 COLUMNS = (
@@ -24,6 +26,17 @@ COLUMNS = (
 BASELINES = {"nearest_frame": "nearest frame", "all_times_warp": "all-times warp"}
 
 Document = dict[str, Any]
+
+
+def write_tables(out: Path, document: Document) -> None:
+    """Write `ablation.json` and `ablation.md`."""
+    write_json(out / "ablation.json", document)
+    text = markdown(document)
+    write_atomic(out / "ablation.md", lambda partial: _write(partial, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def markdown(document: Document) -> str:
