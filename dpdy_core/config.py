@@ -193,7 +193,9 @@ class RefinementConfig(Section):
     begin: Share = Field(0.5, description="training progress at which it starts")
     every: int = Field(10, ge=1, description="one new view every n steps")
     candidates: int = Field(4, ge=1, description="novel views drawn for a new one: that with most to paint is taken")
-    spread: float = Field(1.7, gt=0, description="how far the views move off the path, in moves of the distillation")
+    spread: float = Field(
+        1.7, gt=0, description="how far the views circle off the path, in moves of the distillation's novel views"
+    )
     pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
     strength: Ramp = Field(
         Ramp(start=0.75, end=0.4, begin=0.5),

@@ -38,16 +38,16 @@ class NovelViews:
         self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
 
     def draw(
-        self, count: int, progress: float, generator: torch.Generator, spread: float = 1.0
+        self, count: int, progress: float, generator: torch.Generator, orbit: float | None = None
     ) -> tuple[Cameras, Tensor]:
         """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
-        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them. `spread` scales how
-        far they move.
+        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them. With `orbit`
+        they move that many times as far, and stay as far from their targets as the training cameras are.
         """
         if self.observed is None:
-            return self._candidates(count, progress, generator, spread)
-        cameras, times = self._candidates(count * TRIES, progress, generator, spread)
+            return self._candidates(count, progress, generator, orbit)
+        cameras, times = self._candidates(count * TRIES, progress, generator, orbit)
         share = self.observed.share(cameras).view(count, TRIES)
         early = torch.arange(TRIES, 0, -1, device=share.device)
         best = torch.where(share >= LEAST_OBSERVED, early.float(), share).argmax(dim=-1)
@@ -55,7 +55,7 @@ class NovelViews:
         return cameras[chosen], times[chosen]
 
     def _candidates(
-        self, count: int, progress: float, generator: torch.Generator, spread: float
+        self, count: int, progress: float, generator: torch.Generator, orbit: float | None
     ) -> tuple[Cameras, Tensor]:
         device = self.centres.device
 
@@ -70,7 +70,9 @@ class NovelViews:
         extreme = self.extremes[torch.randint(2, (count,), device=device, generator=generator)]
         centre = torch.lerp(centre, extreme, uniform(count, 1) * _between(PULL, progress))
         noise = normalize(torch.randn((count, 3), device=device, generator=generator), dim=-1) * uniform(count, 1)
-        centre = centre + noise * reach * (spread * _between(SPREAD, progress))
+        centre = centre + noise * reach * ((orbit or 1.0) * _between(SPREAD, progress))
+        if orbit is not None:
+            centre = target + normalize(centre - target, dim=-1) * reach
         cameras = Cameras(
             camera_to_world=look_at(centre, target, self.up),
             focal=self.focal.expand(count, 2),
