@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from dpdy_core.errors import BadInput
+from dpdy_core.ingest.document import number
 
 _BROWN = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
 _FISHEYE = "OPENCV_FISHEYE"
@@ -38,13 +39,6 @@ class Lens:
             "cx": self.cx * scale_x,
             "cy": self.cy * scale_y,
         }
-
-
-def number(value: Any, key: str, where: str) -> float:
-    """`value` as a finite float, or BadInput."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput(f"{key} of {where} is {value!r}, not a finite number", "correct transforms.json")
-    return float(value)
 
 
 def read_lens(values: Mapping[str, Any], width: int, height: int, where: str) -> Lens | None:

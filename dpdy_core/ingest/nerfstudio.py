@@ -4,7 +4,6 @@ Format: https://docs.nerf.studio/quickstart/data_conventions.html, with our opti
 covisible_path, depth_kind). OpenGL camera-to-world matrices; the centre of the top left pixel is at (0.5, 0.5).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,16 @@ from typing import Any, Literal
 import numpy as np
 
 from dpdy_core.errors import BadInput
+from dpdy_core.ingest.document import number, read_document
 from dpdy_core.ingest.frames import MAX_FRAMES, SourceCapture, SourceFrame, common_size, inside
 from dpdy_core.ingest.images import is_lossless
-from dpdy_core.ingest.lens import number, read_lens
+from dpdy_core.ingest.lens import read_lens
 from dpdy_core.ingest.maps import check_depth, check_mask
+from dpdy_core.ingest.pose import read_pose
 
 TRANSFORMS = "transforms.json"
 
-_MAX_JSON_BYTES = 64 * 2**20
 _DEPTH_KINDS = ("metric", "relative_depth", "relative_disparity")
-_ROTATION_TOLERANCE = 5e-3  # half-precision poses are off by 1e-3
-_MAX_COORDINATE = 1e6
 
 Split = Literal["train", "val", "test"]
 
@@ -43,7 +41,7 @@ class _Entry:
 
 def read_nerfstudio(folder: Path) -> SourceCapture:
     """The capture in `folder`, every path, number, matrix and header checked. Raises BadInput."""
-    document = _load(folder / TRANSFORMS)
+    document = read_document(folder / TRANSFORMS)
     used = _in_splits(document, _entries(document))
     images = [_image(folder, entry) for entry in used]
     size = _size(document, images)
@@ -69,18 +67,6 @@ def read_nerfstudio(folder: Path) -> SourceCapture:
         depth_kind=_depth_kind(document),
         warnings=warnings,
     )
-
-
-def _load(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise BadInput(f"{path.name} is larger than {_MAX_JSON_BYTES // 2**20} MiB", "remove what is not needed")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path.name} is not valid JSON ({error})", "write it again") from error
-    if not isinstance(document, dict):
-        raise BadInput(f"{path.name} is not a JSON object", "see the nerfstudio data conventions")
-    return document
 
 
 def _normal(written: str) -> str:
@@ -183,6 +169,7 @@ def _frame(
     for path in maps.values():
         if path is not None:
             check_mask(path, size)
+    matrix = entry.values.get("transform_matrix")
     depth = named("depth_file_path")
     if depth is not None:
         check_depth(depth, size)
@@ -191,60 +178,11 @@ def _frame(
         image=image,
         time=time,
         split=entry.split,
-        pose=_pose(entry.values.get("transform_matrix"), entry.where),
+        pose=None if matrix is None else read_pose(matrix, f"transform_matrix of {entry.where}"),
         lens=read_lens({**document, **entry.values}, *size, entry.where),
         depth=depth,
         **maps,
     )
-
-
-def _pose(written: object, where: str) -> np.ndarray | None:
-    """(4, 4) float64, its rotation made exactly orthonormal, or None if not given."""
-    if written is None:
-        return None
-    remedy = "give the 4x4 OpenGL camera-to-world matrix: x right, y up, the camera looks along -z"
-    try:
-        given = np.array(written, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"transform_matrix of {where} is not a matrix of numbers", remedy) from error
-    if given.shape not in ((4, 4), (3, 4)):
-        raise BadInput(f"transform_matrix of {where} has shape {given.shape}, not 4x4", remedy)
-    if not np.isfinite(given).all():
-        raise BadInput(f"transform_matrix of {where} has NaN or infinite entries", remedy)
-    if given.shape == (4, 4) and not np.allclose(given[3], [0, 0, 0, 1], atol=1e-6):
-        raise BadInput(f"the last row of transform_matrix of {where} is {given[3].tolist()}, not 0 0 0 1", remedy)
-    if np.abs(given[:3, 3]).max() > _MAX_COORDINATE:
-        raise BadInput(
-            f"the camera of {where} is {np.abs(given[:3, 3]).max():.3g} units from the origin",
-            f"move and scale the poses so that coordinates stay below {_MAX_COORDINATE:g}",
-        )
-    pose = np.eye(4)
-    pose[:3, :3] = _rotation(given[:3, :3], where, remedy)
-    pose[:3, 3] = given[:3, 3]
-    return pose
-
-
-def _rotation(given: np.ndarray, where: str, remedy: str) -> np.ndarray:
-    """The nearest rotation (orthogonal Procrustes: U V^T of the singular value decomposition) if `given` is close."""
-    left, lengths, right = np.linalg.svd(given)
-    scale = float(lengths.mean())
-    if np.ptp(lengths) > _ROTATION_TOLERANCE * max(scale, 1e-12):
-        raise BadInput(
-            f"the left 3x3 block of transform_matrix of {where} is not a rotation (its axes are not orthogonal or"
-            f" differ in length: singular values {', '.join(f'{x:.4g}' for x in lengths)})",
-            remedy,
-        )
-    if abs(scale - 1) > _ROTATION_TOLERANCE:
-        raise BadInput(
-            f"the rotation in transform_matrix of {where} is scaled by {scale:.4g}",
-            "divide its left 3x3 block by that number",
-        )
-    if np.linalg.det(given) < 0:
-        raise BadInput(f"transform_matrix of {where} mirrors (its determinant is -1, a left-handed camera)", remedy)
-    if np.abs(lengths - 1).max() < 1e-6:
-        return given
-    nearest: np.ndarray = left @ right
-    return nearest
 
 
 def _check_poses(frames: list[SourceFrame]) -> None:

@@ -39,22 +39,24 @@ def open_source(
 
 
 def _read_folder(folder: Path) -> SourceCapture:
-    root = _capture_root(folder)
-    return read_nerfstudio(root) if (root / TRANSFORMS).is_file() else read_image_folder(root)
-
-
-def _capture_root(folder: Path) -> Path:
-    """Where in `folder` the capture lies: right there, in `images/`, or in its only sub-folder."""
-    for root in (folder, *_only_child(folder)):
-        if (root / TRANSFORMS).is_file() or list_images(root):
-            return root
+    roots = (folder, *_only_child(folder))
+    for root in roots:
+        if (reader := _reader(root)) is not None:
+            return reader(root)
         if (root / "images").is_dir() and list_images(root / "images"):
-            return root / "images"
+            return read_image_folder(root / "images")
     videos = [p.name for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
     if videos:
         raise BadInput(f"the folder holds a video ({videos[0]}) but no frames", "give the video file itself")
     what = "nothing that can be used" if any(folder.iterdir()) else "nothing: it is empty"
     raise BadInput(f"the folder holds {what} (no {TRANSFORMS}, no images)", _ACCEPTED)
+
+
+def _reader(root: Path) -> Callable[[Path], SourceCapture] | None:
+    """The reader of the format that the files in `root` speak of."""
+    if (root / TRANSFORMS).is_file():
+        return read_nerfstudio
+    return read_image_folder if list_images(root) else None
 
 
 def _only_child(folder: Path) -> list[Path]:
