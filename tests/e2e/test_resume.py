@@ -14,9 +14,10 @@ from tests.e2e.engine import TINY, dpdy, run_and_kill, set_options
 def test_killed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     capture = tmp_path / "capture"
     dpdy("synth", capture, "--frames", 12, "--size", "64x48", "--seed", 3)
+    settings = TINY | {"scene.refinement.enabled": True, "scene.refinement.sampling_steps": 2}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     # a run folder that has not begun: the configuration is written, the first stage has not ended
-    dpdy("run", capture, "--out", whole, "--preset", "smoke", "--device", "cpu", *set_options(TINY))
+    dpdy("run", capture, "--out", whole, "--preset", "smoke", "--device", "cpu", *set_options(settings))
     RunDir(killed).root.mkdir()
     shutil.copy(RunDir(whole).config_file, RunDir(killed).config_file)
 
