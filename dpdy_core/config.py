@@ -198,7 +198,7 @@ class RefinementConfig(Section):
     )
     pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
     strength: Ramp = Field(
-        Ramp(start=0.75, end=0.4, begin=0.5),
+        constant(0.25),
         description="how much noise the views are painted from: 1 forgets the render, 0 keeps it",
     )
     sampling_steps: int = Field(6, ge=1, description="DDIM steps of a view")
