@@ -174,8 +174,9 @@ def inspect(
     Example: dpdy inspect video.mp4
     """
     from dpdy_core.ingest.inspect import inspect_input
+    from dpdy_core.ingest.sandbox import confined
 
-    report = inspect_input(capture)
+    report = confined(inspect_input, capture, reporter=Reporter(console()))
     if as_json:
         _write_json(report)
         return

@@ -1,6 +1,7 @@
 """The eight stages in order: the table of contents of the core."""
 
 import hashlib
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch
 import torch.utils.deterministic
 
 from dpdy_core.config import STAGES, RunConfig
-from dpdy_core.errors import OutOfMemory
+from dpdy_core.errors import BadInput, OutOfMemory
 from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.capture import ingest_capture
 from dpdy_core.ingest.depth import estimate_depth
@@ -95,11 +96,27 @@ def _peak_memory() -> int:
 def _input_hash(run: RunDir, source: Path) -> str:
     """Hash of the input's bytes; a run whose input has moved away keeps the hash it was made with."""
     if source.is_file():
-        return sha256_file(source)
+        return _file_hash(source)
     if source.is_dir():
-        digest = hashlib.sha256()
-        for path in sorted(p for p in source.rglob("*") if p.is_file()):
-            digest.update(f"{path.relative_to(source).as_posix()}\0{sha256_file(path)}\n".encode())
-        return digest.hexdigest()
+        return _folder_hash(source)
     record = run.stage_record("ingest")
     return record["input_hash"] if record else ""
+
+
+def _folder_hash(folder: Path) -> str:
+    """Of names and bytes; of what is no file inside `folder` (a link that leaves it, a pipe) the name alone counts."""
+    digest = hashlib.sha256()
+    inside = os.path.realpath(folder) + os.sep
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            own = path.is_file() and os.path.realpath(path).startswith(inside)
+            name = os.fsencode(path.relative_to(folder).as_posix())
+            digest.update(name + f"\0{_file_hash(path) if own else ''}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except PermissionError as error:
+        raise BadInput(f"{path.name} may not be read ({error.strerror})", "let it be read") from error

@@ -7,9 +7,12 @@ import json
 import logging
 import mimetypes
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ from api.settings import Settings
 log = logging.getLogger(__name__)
 
 BUFFER = 1 << 20
+_SCRATCH = ".check."  # prefix of the folder for a check's temporary files
 INPUT_ERRORS = (2, 3)  # exit codes with which `inspect` says what is wrong with the file
 
 
@@ -131,6 +135,10 @@ class Checker:
 
     def resume(self) -> None:
         """Take up the checks that the last process left unfinished."""
+        abandoned = time.time() - 2 * self._settings.inspect_seconds  # younger ones may be another process's
+        for left in self._files.root.glob(f"{_SCRATCH}*"):
+            if left.stat().st_mtime < abandoned:
+                shutil.rmtree(left, ignore_errors=True)
         with self._sessions() as session:
             waiting = queries.uploads_to_check(session)
         for upload_id in waiting:
@@ -164,11 +172,15 @@ class Checker:
             log.exception("the check of upload %s broke off; it is taken up again at the next start", upload_id)
 
     def _inspect(self, file: Path) -> dict[str, Any]:
-        """State, report and problem of an upload."""
+        """State, report and problem of an upload. What the child leaves, even killed, is removed."""
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._files.root, ignore_cleanup_errors=True) as scratch:
+            return self._judged(file, child_environment() | {"TMPDIR": scratch})
+
+    def _judged(self, file: Path, environment: dict[str, str]) -> dict[str, Any]:
         command = [*self._settings.engine, "inspect", str(file), "--json"]
         pipe = subprocess.PIPE
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=child_environment(), start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
         ) as child:
             self._child = child
             try:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 
 from dpdy_core.config import IngestConfig, RunConfig
-from dpdy_core.ingest.clip import write_transforms
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
 from dpdy_core.ingest.images import canonical_suffix, fitted_size, read_rgb, verbatim_suffix, write_rgb
 from dpdy_core.ingest.inspect import inspect_source
 from dpdy_core.ingest.lens import undistortion
 from dpdy_core.ingest.maps import convert_depth, convert_mask, depth_step, write_map
+from dpdy_core.ingest.sandbox import SCRATCH, confined
 from dpdy_core.ingest.selection import choose_evenly, frame_budget, holdout
 from dpdy_core.ingest.source import open_source
 from dpdy_core.ingest.video import Video, read_frames
@@ -32,23 +32,41 @@ _MASKS = (
 def ingest_capture(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     """Stage: write `capture/` from the input that the run was made for. Raises BadInput; then `capture/` is untouched.
 
+    The work is done by a confined child process; whatever ends it, nothing unfinished stays.
+    """
+    _, path = run.read_config()
+    try:
+        remove_unfinished(run)
+        confined(write_capture, run.root, path, config.ingest.model_dump(), reporter, scratch=run.root)
+    finally:
+        remove_unfinished(run)
+
+
+def remove_unfinished(run: RunDir) -> None:
+    """Remove what a killed process left of this stage."""
+    for pattern in (f"{SCRATCH}*", f".{run.capture.name}.*.partial"):
+        for left_by_a_kill in run.root.glob(pattern):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
+
+
+def write_capture(root: Path, path: Path, settings: dict[str, Any], reporter: Reporter) -> None:
+    """Write `capture/` of the run in `root` from the input at `path`; `settings` are the fields of IngestConfig.
+
     The result is one pinhole image size without distortion, all frames timed and split, and `report.json`. Depth of
     the user is kept in its own unit under `user_depth/` for the depth stage.
     """
-    _, path = run.read_config()
-    for left_by_a_kill in run.root.glob(".unpacked.*"):
-        shutil.rmtree(left_by_a_kill)
-    with open_source(path, run.root, reporter.check) as source:
+    run, config = RunDir(root), IngestConfig.model_validate(settings)
+    with open_source(path, check=reporter.check) as source:
         report = inspect_source(source)
         for message in report["warnings"]:
             reporter.warn(message)
         with folder_atomic(run.capture) as folder:
             (folder / "images").mkdir()
             if isinstance(source, Video):
-                document = _write_video(source, config.ingest, folder, reporter)
+                document = _write_video(source, config, folder, reporter)
             else:
-                document = _write_capture(source, config.ingest, folder, reporter)
-            write_transforms(folder, document)
+                document = _write_capture(source, config, folder, reporter)
+            write_json(folder / run.transforms_file.name, document)
             write_json(folder / run.capture_report_file.name, {**report, "chosen": _chosen(document)})
 
 

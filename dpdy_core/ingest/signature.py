@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dpdy_core.errors import BadInput
+from dpdy_core.ingest.boxes import mp4_boxes
 
 _CONVERT = "give an mp4, mov, webm or mkv video, or a folder or zip of frames"
 _AGAIN = "copy or upload the whole file again"
@@ -21,7 +22,7 @@ def why_unreadable(path: Path, reason: str) -> BadInput:
     if head.startswith(b"RIFF"):
         return BadInput(f"{path.name} is an AVI or WAV file, which is not accepted", _CONVERT)
     if head[4:8] in _BOXES:
-        if b"moov" not in dict(mp4_boxes(path)):
+        if b"moov" not in [box.kind for box in mp4_boxes(path)]:
             return BadInput(
                 f"{path.name} is an mp4 without its index (moov missing): the recording or copy was interrupted", _AGAIN
             )
@@ -31,30 +32,3 @@ def why_unreadable(path: Path, reason: str) -> BadInput:
     if b"\0" not in head:
         return BadInput(f"{path.name} is a text file, not a video", _CONVERT)
     return BadInput(f"{path.name} is not a video that can be read ({reason})", _CONVERT)
-
-
-def mp4_boxes(path: Path) -> list[tuple[bytes, int]]:
-    """(type, offset of its end) of the top-level boxes of an mp4 (ISO/IEC 14496-12, 4.2), as far as they make sense."""
-    boxes: list[tuple[bytes, int]] = []
-    total = path.stat().st_size
-    position = 0
-    with path.open("rb") as file:
-        while position + 8 <= total and len(boxes) < 100_000:
-            file.seek(position)
-            header = file.read(16)
-            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
-            if size == 1:
-                size = int.from_bytes(header[8:16], "big")
-            elif size == 0:  # up to the end of the file
-                size = total - position
-            if size < 8:
-                break
-            position += size
-            boxes.append((kind, position))
-    return boxes
-
-
-def missing_bytes(path: Path) -> int:
-    """How many bytes an mp4's boxes promise beyond the end of the file; 0 for a whole file."""
-    boxes = mp4_boxes(path)
-    return max(0, boxes[-1][1] - path.stat().st_size) if boxes else 0

@@ -9,12 +9,16 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 
 from dpdy_core.errors import BadInput
+from dpdy_core.ingest.boxes import check_boxes, missing_bytes
+from dpdy_core.ingest.hdr import HLG, PQ, to_sdr
 from dpdy_core.ingest.images import MAX_IMAGE_PIXELS, check_size
-from dpdy_core.ingest.signature import missing_bytes, why_unreadable
+from dpdy_core.ingest.signature import why_unreadable
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv"})
 MAX_SECONDS = 20 * 60
@@ -23,8 +27,7 @@ MAX_VIDEO_FRAMES = 72_000
 # Playlists, concat scripts and image sequences make FFmpeg open other files: only plain containers may be probed.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "h263", "ffv1", "dnxhd")
-_HDR_TRANSFERS = (16, 18)  # PQ and HLG (ITU-T H.273, transfer characteristics)
-_UNSPECIFIED, _BT709_HEIGHT = 2, 720
+_UNSPECIFIED, _BT709_HEIGHT, _BT2020 = 2, 720, 9
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Video:
     rotation: int  # degrees clockwise that the player turns the stored frames by
     codec: str
     is_hdr: bool
+    is_interlaced: bool
 
     @property
     def duration(self) -> float:
@@ -54,6 +58,7 @@ class Video:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    check_boxes(path, MAX_VIDEO_FRAMES)
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     try:
         container = av.open(str(path.resolve()), mode="r", options=options, metadata_errors="replace")
@@ -104,7 +109,8 @@ def probe_video(path: Path) -> Video:
         height=height,
         rotation=(90 if across < 0 else 270) if turned else (180 if across < 0 and down < 0 else 0),
         codec=codec,
-        is_hdr=int(first.color_trc) in _HDR_TRANSFERS,
+        is_hdr=int(first.color_trc) in (PQ, HLG),
+        is_interlaced=first.interlaced_frame,
     )
 
 
@@ -169,12 +175,12 @@ def read_frames(
     """
     tick = 1e-6
     with _opened(video.path) as (container, stream):
-        frames, frame, now = container.decode(stream), None, -np.inf
+        frames, frame, now = _pictures(video, container, stream), None, -np.inf
         for index in indices:
             key = int(np.flatnonzero(video.keyframes[: index + 1])[-1]) if video.keyframes[: index + 1].any() else 0
             if seek and video.times[key] > now + tick:
                 container.seek(round(video.times[key] / float(stream.time_base or 1)), stream=stream)
-                frames, now = container.decode(stream), -np.inf
+                frames, now = _pictures(video, container, stream), -np.inf
             while frame is None or now < video.times[index] - tick:
                 try:
                     frame = next(frames)
@@ -183,6 +189,42 @@ def read_frames(
                     raise _broken_at(video.path, video.times, min(seen, len(video.times) - 1)) from error
                 now = frame.time if frame.pts is not None else now
             yield index, _upright(video, frame, size)
+
+
+def _pictures(video: Video, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decoded frames, deinterlaced where they are flagged as interlaced, one a frame (FFmpeg's bwdif)."""
+    if not video.is_interlaced:
+        yield from container.decode(stream)
+        return
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    for frame in container.decode(stream):
+        _check_stored_size(video, frame)
+        graph.vpush(frame)
+        yield from _pulled(graph)
+    graph.vpush(None)
+    yield from _pulled(graph)
+
+
+def _pulled(graph: Graph) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            yield graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+
+
+def _check_stored_size(video: Video, frame: VideoFrame) -> None:
+    if (frame.width, frame.height) != video.stored:
+        raise BadInput(
+            f"{video.path.name} changes its picture size at {frame.time or 0:.2f} s"
+            f" (from {video.stored[0]}x{video.stored[1]} to {frame.width}x{frame.height})",
+            "convert it to one size",
+        )
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
@@ -201,20 +243,18 @@ def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
 
 def _upright(video: Video, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 RGB as a player shows it, at `size` (width, height)."""
-    if (frame.width, frame.height) != video.stored:
-        raise BadInput(
-            f"{video.path.name} changes its picture size at {frame.time or 0:.2f} s"
-            f" (from {video.stored[0]}x{video.stored[1]} to {frame.width}x{frame.height})",
-            "convert it to one size",
-        )
+    _check_stored_size(video, frame)
     across, down, turned = _orientation(frame)
     width, height = size[::-1] if turned else size
     # Untagged HD is BT.709 by custom; the converter would take BT.601.
     untagged_hd = int(frame.colorspace) == _UNSPECIFIED and min(frame.width, frame.height) >= _BT709_HEIGHT
-    converted = frame.reformat(
-        width, height, "rgb24", src_colorspace="ITU709" if untagged_hd else None, interpolation="LANCZOS"
-    )
-    rgb = converted.to_ndarray()
+    matrix: int | None = Colorspace.ITU709 if untagged_hd else None
+    if video.is_hdr:
+        matrix = _BT2020 if int(frame.colorspace) == _UNSPECIFIED else None
+        wide = frame.reformat(width, height, "rgb48le", src_colorspace=matrix, interpolation="LANCZOS").to_ndarray()
+        rgb = to_sdr(wide, int(frame.color_trc), int(frame.color_primaries))
+    else:
+        rgb = frame.reformat(width, height, "rgb24", src_colorspace=matrix, interpolation="LANCZOS").to_ndarray()
     if turned:
         rgb = rgb.transpose(1, 0, 2)
     return np.ascontiguousarray(rgb[::down, ::across])

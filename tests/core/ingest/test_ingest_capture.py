@@ -20,14 +20,14 @@ from PIL import Image
 
 from dpdy_core.errors import BadInput, BadSettings, Cancelled
 from dpdy_core.ingest import images
-from dpdy_core.ingest.capture import ingest_capture
+from dpdy_core.ingest.capture import ingest_capture, write_capture
 from dpdy_core.ingest.clip import load_clip, read_image, read_transforms
 from dpdy_core.rundir import RunDir, read_json
 
 
 def ingest(tmp_path: Path, source: Path, **settings: Any) -> tuple[RunDir, dict[str, Any]]:
     run, config = make_run(tmp_path / "run", source, **settings)
-    ingest_capture(run, config, recording()[0])
+    write_capture(run.root, source, config.ingest.model_dump(), recording()[0])
     return run, read_transforms(run.capture)
 
 
@@ -171,9 +171,10 @@ def test_running_again_replaces_the_folder(tmp_path: Path) -> None:
     source = make_images(tmp_path / "frames", 4)
     run, first = ingest(tmp_path, source)
     (run.capture / "depth").mkdir()
-    (run.root / ".unpacked.old").mkdir()  # a killed attempt's
-    _, second = ingest(tmp_path, source)
-    assert first == second
+    for name in (".scratch.old", ".capture.old.partial"):  # a killed attempt's
+        (run.root / name).mkdir()
+    ingest_capture(run, run.read_config()[0], recording()[0])
+    assert first == read_transforms(run.capture)
     assert sorted(p.name for p in run.capture.iterdir()) == ["images", "report.json", "transforms.json"]
     assert sorted(p.name for p in run.root.iterdir()) == ["capture", "config.json"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ingest_samples import edit, make_images, make_posed, make_run, recording
 
 from dpdy_core.errors import BadInput
-from dpdy_core.ingest.capture import ingest_capture
+from dpdy_core.ingest.capture import write_capture
 from dpdy_core.ingest.clip import read_depth, read_transforms
 from dpdy_core.ingest.frames import inside
 from dpdy_core.ingest.nerfstudio import read_nerfstudio
@@ -20,7 +20,7 @@ from dpdy_core.ingest.nerfstudio import read_nerfstudio
 
 def ingest(tmp_path: Path, source: Path, **settings_: Any) -> tuple[Path, dict[str, Any]]:
     run, config = make_run(tmp_path / "run", source, **settings_)
-    ingest_capture(run, config, recording()[0])
+    write_capture(run.root, source, config.ingest.model_dump(), recording()[0])
     return run.capture, read_transforms(run.capture)
 
 

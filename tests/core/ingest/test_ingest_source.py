@@ -12,7 +12,7 @@ import pytest
 from ingest_samples import edit, make_images, make_posed, make_run, make_video, recording
 
 from dpdy_core.errors import BadInput
-from dpdy_core.ingest.capture import ingest_capture
+from dpdy_core.ingest.capture import write_capture
 from dpdy_core.ingest.inspect import inspect_input
 
 
@@ -116,7 +116,7 @@ def test_unusable_captures_are_refused(tmp_path: Path, make: Callable[[Path], Pa
     source = make(given_)
     run, config = make_run(tmp_path / "run", source)
     with pytest.raises(BadInput) as caught:
-        ingest_capture(run, config, recording()[0])
+        write_capture(run.root, source, config.ingest.model_dump(), recording()[0])
     assert caught.value.exit_code == 3
     assert caught.value.remedy or "give" in caught.value.detail
     whole = f"{caught.value.detail} {caught.value.remedy}"
