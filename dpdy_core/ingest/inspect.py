@@ -54,7 +54,9 @@ def inspect_source(source: Video | SourceCapture) -> dict[str, Any]:
         },
     }
     notes = list(source.warnings) if isinstance(source, SourceCapture) else []
-    risks = _risks(facts, measured, isinstance(source, Video) and source.is_hdr)
+    if isinstance(source, Video) and source.is_hdr:
+        notes.append("the video is HDR: it is brought to SDR and highlights are compressed; film in SDR to avoid that")
+    risks = _risks(facts, measured)
     return {**facts, **measured, "warnings": notes + risks, "verdict": "risky" if risks else "good"}
 
 
@@ -128,7 +130,7 @@ def _sharpness(grey: np.ndarray) -> float:
     return float(cv2.Laplacian(grey, cv2.CV_64F).var()) / contrast**2
 
 
-def _risks(facts: dict[str, Any], measured: dict[str, Any], is_hdr: bool) -> list[str]:
+def _risks(facts: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     """Sentences: what may spoil the result, and the remedy."""
     sharp, light = measured["sharpness"], measured["brightness"]
     training, fps, duration = facts["splits"]["train"], facts["fps"], facts["duration"]
@@ -157,6 +159,5 @@ def _risks(facts: dict[str, Any], measured: dict[str, Any], is_hdr: bool) -> lis
         ),
         (light["median"] < _DARK, "the picture is very dark; film with more light"),
         (light["median"] > _BRIGHT, "the picture is over-exposed; lower the exposure"),
-        (is_hdr, "the video is HDR and its colours will look flat; convert it to SDR (BT.709)"),
     )
     return [message for applies, message in checks if applies]
