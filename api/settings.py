@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     upload_idle_seconds: float = Field(60.0, gt=0, description="longest pause within an upload")
     upload_ttl_hours: float = Field(48.0, gt=0, description="hours until an upload that no job needs is deleted")
     inspect_seconds: float = Field(120.0, gt=0, description="time limit of the check of an upload")
+    decode_memory_bytes: int = Field(4 * 2**30, ge=2**28, description="memory of the child that decodes a user's file")
+    decode_seconds: int = Field(2 * 60 * 60, ge=1, description="time limit of the child that decodes a user's file")
+    decode_file_bytes: int = Field(4 * 2**30, ge=2**20, description="largest file that this child may write")
     idempotency_hours: float = Field(24.0, gt=0, description="hours an Idempotency-Key is remembered")
     stream_seconds: float = Field(600.0, gt=0, description="longest event stream; clients then reconnect")
 

@@ -17,6 +17,7 @@ from api.jobs.files import Files
 from api.jobs.logs import JobLog
 from api.jobs.queue import JobQueue
 from api.jobs.removal import remove_job
+from api.jobs.uploads import child_environment
 from api.settings import Settings
 from dpdy_core import __version__
 from dpdy_core.config import RunConfig
@@ -84,7 +85,14 @@ class Runner:
             try:
                 command = self._prepare(job, run)
                 grace = self.settings.grace_seconds
-                outcome = supervise(command, reporter.on_event, journal.write, reporter.wanted_stop, grace)
+                outcome = supervise(
+                    command,
+                    reporter.on_event,
+                    journal.write,
+                    reporter.wanted_stop,
+                    grace,
+                    child_environment(self.settings),
+                )
                 if outcome.stop != "lost":
                     artifacts = collect_artifacts(job, run, outcome)
             except Exception as error:

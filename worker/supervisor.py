@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from api.jobs.uploads import child_environment
-
 log = logging.getLogger(__name__)
 
 Stop = Literal["cancel", "yield", "deadline", "lost"]
@@ -45,12 +43,13 @@ def supervise(
     on_line: Callable[[str], None],
     wanted_stop: Callable[[], Stop | None],
     grace_seconds: float,
+    environment: dict[str, str],
 ) -> Outcome:
     """Run `command` to its end. JSON lines on its stdout go to `on_event`, all other lines to `on_line`.
 
     `wanted_stop` is asked ten times a second; once it answers, the child's group gets SIGTERM (`lost`: SIGKILL at once)
     and, `grace_seconds` later, SIGKILL. Nothing of the group is left when this returns. Raises OSError if it cannot
-    be started.
+    be started. `environment` is all that the child sees of ours.
     """
     started = time.monotonic()
     child = subprocess.Popen(
@@ -58,7 +57,7 @@ def supervise(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=child_environment(),
+        env=environment,
         start_new_session=True,
     )
     readers = [

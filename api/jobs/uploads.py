@@ -33,6 +33,7 @@ from api.settings import Settings
 log = logging.getLogger(__name__)
 
 BUFFER = 1 << 20
+_ENGINE_LIMITS = ("decode_memory_bytes", "decode_seconds", "decode_file_bytes")
 _SCRATCH = ".check."  # prefix of the folder for a check's temporary files
 INPUT_ERRORS = (2, 3)  # exit codes with which `inspect` says what is wrong with the file
 
@@ -174,7 +175,7 @@ class Checker:
     def _inspect(self, file: Path) -> dict[str, Any]:
         """State, report and problem of an upload. What the child leaves, even killed, is removed."""
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._files.root, ignore_cleanup_errors=True) as scratch:
-            return self._judged(file, child_environment() | {"TMPDIR": scratch})
+            return self._judged(file, child_environment(self._settings) | {"TMPDIR": scratch})
 
     def _judged(self, file: Path, environment: dict[str, str]) -> dict[str, Any]:
         command = [*self._settings.engine, "inspect", str(file), "--json"]
@@ -202,10 +203,11 @@ class Checker:
         return _rejected("inspect-crashed", "reading the file crashed the decoder", "try another encoding of the video")
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of an engine child: without the service's credentials."""
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of an engine child: with its limits, without the service's credentials."""
+    given = {f"DPDY_{key.upper()}": str(getattr(settings, key)) for key in _ENGINE_LIMITS} | {"PYTHONUNBUFFERED": "1"}
     secret = ("DPDY_DATABASE_URL", "DPDY_BROKER_URL", "DPDY_STORAGE_URL", "PGPASSWORD", "AWS_")
-    return {key: value for key, value in os.environ.items() if not key.startswith(secret)} | {"PYTHONUNBUFFERED": "1"}
+    return {key: value for key, value in os.environ.items() if not key.startswith(secret)} | given
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
+from api.jobs.uploads import child_environment
+from api.settings import Settings
 from worker.supervisor import Outcome, Stop, supervise
 
 
@@ -24,7 +26,7 @@ def run(code: str, stop: Stop | None = None, after: float = 0.3, grace: float = 
         return stop if begun and time.monotonic() - begun[0] > after else None
 
     command = [sys.executable, "-c", code]
-    return supervise(command, events.append, lines.append, wanted, grace), events, lines
+    return supervise(command, events.append, lines.append, wanted, grace, child_environment(Settings())), events, lines
 
 
 READY = 'import sys,time,signal,os,json\nprint(\'{"event": "start"}\', flush=True)\n'
@@ -52,7 +54,7 @@ def test_a_faulty_handler_does_not_block_the_child() -> None:
         raise ValueError
 
     code = 'for i in range(6000): print(\'{"event": "step"}\')'
-    assert supervise([sys.executable, "-c", code], fault, lambda _: None, lambda: None, 1.0).code == 0
+    assert supervise([sys.executable, "-c", code], fault, lambda _: None, lambda: None, 1.0, {}).code == 0
 
 
 @pytest.mark.parametrize("reason", ["cancel", "yield", "deadline"])
@@ -102,11 +104,12 @@ def test_child_has_a_group_of_its_own_and_no_credentials(monkeypatch: pytest.Mon
     code = READY + "print(json.dumps({'event': 'env', 'all': str(dict(os.environ)), 'group': os.getpgid(0)}))"
     _, events, _ = run(code)
     assert "secret" not in events[1]["all"]
+    assert "'DPDY_DECODE_SECONDS': '7200'" in events[1]["all"]
     assert events[1]["group"] != os.getpgid(0)
 
 
 def test_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     before = threading.active_count()
     with pytest.raises(FileNotFoundError):
-        supervise([str(tmp_path / "nothing")], lambda _: None, lambda _: None, lambda: None, 1.0)
+        supervise([str(tmp_path / "nothing")], lambda _: None, lambda _: None, lambda: None, 1.0, {})
     assert threading.active_count() == before
