@@ -13,6 +13,8 @@ from api.jobs.uploads import child_environment
 from api.settings import Settings
 from worker.supervisor import Outcome, Stop, supervise
 
+SETTINGS = Settings()
+
 
 def run(code: str, stop: Stop | None = None, after: float = 0.3, grace: float = 1.0) -> tuple[Outcome, list, list]:
     """Supervise a Python script; `stop` is wanted `after` seconds after its first event."""
@@ -26,7 +28,7 @@ def run(code: str, stop: Stop | None = None, after: float = 0.3, grace: float = 
         return stop if begun and time.monotonic() - begun[0] > after else None
 
     command = [sys.executable, "-c", code]
-    return supervise(command, events.append, lines.append, wanted, grace, child_environment(Settings())), events, lines
+    return supervise(command, events.append, lines.append, wanted, grace, child_environment(SETTINGS)), events, lines
 
 
 READY = 'import sys,time,signal,os,json\nprint(\'{"event": "start"}\', flush=True)\n'
