@@ -10,10 +10,10 @@ import numpy as np
 
 from dpdy_core.config import IngestConfig, RunConfig
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
-from dpdy_core.ingest.images import canonical_suffix, fitted_size, read_rgb, verbatim_suffix, write_rgb
+from dpdy_core.ingest.images import canonical_suffix, fitted_size, verbatim_suffix, write_rgb
 from dpdy_core.ingest.inspect import inspect_source
 from dpdy_core.ingest.lens import undistortion
-from dpdy_core.ingest.maps import convert_depth, convert_mask, depth_step, write_map
+from dpdy_core.ingest.maps import convert_alpha, convert_depth, convert_mask, depth_step, write_map
 from dpdy_core.ingest.sandbox import SCRATCH, confined
 from dpdy_core.ingest.selection import choose_evenly, frame_budget, holdout
 from dpdy_core.ingest.source import open_source
@@ -148,7 +148,7 @@ def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, 
     if depths:
         document |= {"user_depth_unit_scale_factor": unit, "user_depth_kind": source.depth_kind}
         document |= {"depth_kind": source.depth_kind}  # until the depth stage speaks of its own result
-    return document | _shared_intrinsics(document["frames"])
+    return document | source.facts | _shared_intrinsics(document["frames"])
 
 
 def _rate(source: SourceCapture, chosen: dict[str, list[SourceFrame]]) -> float:
@@ -164,7 +164,9 @@ def _write_frame(
     """Store one frame and its maps undistorted at `size`; its entry in the canonical document."""
     original = (source.width, source.height)
     mask = None if frame.mask is None else convert_mask(frame.mask, original, frame.lens)
-    rgb = read_rgb(frame.image, source.upright)
+    if source.alpha_is_mask and mask is None:
+        mask = convert_alpha(frame.image, frame.lens)
+    rgb = source.picture(frame)
     straight = frame.lens is None or not frame.lens.is_distorted
     if frame.lens is not None and not straight:
         x, y, valid = undistortion(frame.lens, *original)

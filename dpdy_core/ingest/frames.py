@@ -6,12 +6,13 @@ format and called by `source.py`. Torch-free.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from dpdy_core.errors import BadInput
-from dpdy_core.ingest.images import IMAGE_SUFFIXES, image_size, is_lossless, natural_key
+from dpdy_core.ingest.depth_map import DepthMap
+from dpdy_core.ingest.images import IMAGE_SUFFIXES, image_size, is_lossless, natural_key, read_rgb
 from dpdy_core.ingest.lens import Lens
 
 MAX_FRAMES = 20_000
@@ -27,7 +28,7 @@ class SourceFrame:
     split: Literal["train", "val", "test"] | None = None  # None: the capture has no splits
     pose: np.ndarray | None = None  # (4, 4) OpenGL camera-to-world
     lens: Lens | None = None
-    depth: Path | None = None
+    depth: DepthMap | None = None
     mask: Path | None = None  # 0 = ignore
     motion_mask: Path | None = None  # 255 = moving
     covisible: Path | None = None  # 255 = seen by enough training frames
@@ -46,7 +47,15 @@ class SourceCapture:
     fps: float | None = None
     depth_unit: float = 0.001
     depth_kind: str = "metric"
+    alpha_is_mask: bool = False  # transparent pixels are to be ignored in training
+    facts: dict[str, Any] = field(default_factory=dict)  # JSON that the canonical document keeps
     warnings: list[str] = field(default_factory=list)
+
+    def picture(self, frame: SourceFrame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of one frame. Where the alpha is a mask, holes are filled: no loss counts them, but
+        optical flow, feature matching and the prior look at the whole picture.
+        """
+        return read_rgb(frame.image, self.upright, fill=self.alpha_is_mask)
 
     def of_split(self, split: str | None) -> list[SourceFrame]:
         """The frames of one split, by time and then by the capture's own order."""

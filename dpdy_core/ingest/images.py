@@ -84,10 +84,11 @@ def is_lossless(path: Path) -> bool:
         return image.format in _LOSSLESS_FORMATS
 
 
-def read_rgb(path: Path, upright: bool) -> np.ndarray:
-    """(H, W, 3) uint8 RGB; `upright` applies the EXIF orientation; transparent pixels lie over white.
+def read_rgb(path: Path, upright: bool, fill: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 RGB; `upright` applies the EXIF orientation.
 
-    Posed captures are read as stored (`upright` False): their poses were found on the stored pixels.
+    Transparent pixels lie over white, or with `fill` are painted in from their surroundings (Telea 2004). Posed
+    captures are read as stored (`upright` False): their poses were found on the stored pixels.
     """
     with opened(path) as image:
         picture = ImageOps.exif_transpose(image) if upright else image
@@ -96,8 +97,26 @@ def read_rgb(path: Path, upright: bool) -> np.ndarray:
             return np.repeat(grey[:, :, None], 3, axis=2)
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
+            if fill:
+                return _filled(np.array(picture))
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         return np.array(picture.convert("RGB"))
+
+
+def read_opaque(path: Path) -> np.ndarray:
+    """(H, W) bool as stored: where the image is more opaque than transparent."""
+    with opened(path) as image:
+        if not image.has_transparency_data:
+            return np.ones((image.height, image.width), bool)
+        return np.asarray(image.convert("RGBA"))[:, :, 3] > 127
+
+
+def _filled(rgba: np.ndarray) -> np.ndarray:
+    rgb, hidden = np.ascontiguousarray(rgba[:, :, :3]), rgba[:, :, 3] <= 127
+    if not hidden.any() or hidden.all():
+        return rgb
+    filled: np.ndarray = cv2.inpaint(rgb, hidden.astype(np.uint8), 2, cv2.INPAINT_TELEA)
+    return filled
 
 
 def verbatim_suffix(path: Path) -> str | None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from dpdy_core.ingest.frames import SourceCapture
-from dpdy_core.ingest.images import fitted_size, read_rgb
+from dpdy_core.ingest.images import fitted_size
 from dpdy_core.ingest.source import open_source
 from dpdy_core.ingest.video import Video, read_frames
 
@@ -121,7 +121,7 @@ def _capture_samples(capture: SourceCapture) -> list[np.ndarray]:
     frames = capture.training_frames()
     spread = np.unique(np.linspace(0, len(frames) - 1, min(_SAMPLES, len(frames))).round().astype(int))
     size = fitted_size(capture.width, capture.height, _SAMPLE_SIZE)
-    return [cv2.resize(read_rgb(frames[i].image, capture.upright), size, interpolation=cv2.INTER_AREA) for i in spread]
+    return [cv2.resize(capture.picture(frames[i]), size, interpolation=cv2.INTER_AREA) for i in spread]
 
 
 def _sharpness(grey: np.ndarray) -> float:

@@ -10,81 +10,40 @@ import cv2
 import numpy as np
 
 from dpdy_core.errors import BadInput
-from dpdy_core.ingest.images import MAX_IMAGE_PIXELS, opened
+from dpdy_core.ingest.depth_map import DepthMap, check_shape
+from dpdy_core.ingest.images import opened, read_opaque
 from dpdy_core.ingest.lens import Lens, undistortion
 
-_DEPTH_REMEDY = "use a one-channel 16-bit PNG or an (H, W) npy of numbers; 0 = none"
 _DEEPEST = 65535
-
-
-def _open_npy(path: Path) -> np.ndarray:
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path.name} is not a depth map that can be read ({error})", _DEPTH_REMEDY) from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fui" or values.size > MAX_IMAGE_PIXELS:
-        raise BadInput(f"{path.name} is not a depth map", _DEPTH_REMEDY)
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-        values = values[0] if values.shape[0] == 1 else values[:, :, 0]
-    if values.ndim != 2 or values.size == 0:
-        raise BadInput(f"{path.name} has shape {values.shape}, not (H, W)", _DEPTH_REMEDY)
-    return values
-
-
-def check_depth(path: Path, size: tuple[int, int]) -> None:
-    """Raise BadInput unless `path` is a depth map of the shape, not necessarily the size, of its image."""
-    if path.suffix.lower() == ".npy":
-        rows, columns = _open_npy(path).shape
-    else:
-        with opened(path) as image:
-            columns, rows = image.size
-            if image.format != "PNG" or image.mode not in ("I;16", "I;16B", "I", "L"):
-                raise BadInput(f"{path.name} is {image.format} of mode {image.mode}, not a depth map", _DEPTH_REMEDY)
-    _check_shape(path, (columns, rows), size)
 
 
 def check_mask(path: Path, size: tuple[int, int]) -> None:
     """Raise BadInput unless `path` is a mask of the shape, not necessarily the size, of its image."""
     with opened(path) as image:
-        _check_shape(path, image.size, size)
+        check_shape(path, image.size, size)
 
 
-def _check_shape(path: Path, found: tuple[int, int], size: tuple[int, int]) -> None:
-    across, down = found[0] * size[1], found[1] * size[0]
-    if abs(across - down) > 0.02 * max(across, down):
-        raise BadInput(
-            f"{path.name} has {found[0]}x{found[1]} pixels, another shape than its {size[0]}x{size[1]} image",
-            "give depth maps and masks that cover the same view as their image",
-        )
-
-
-def _read_depth(path: Path) -> np.ndarray:
-    """(h, w) as stored; not finite and negative values become 0."""
-    if path.suffix.lower() == ".npy":
-        measured = np.array(_open_npy(path), dtype=np.float64)
-        return np.where(np.isfinite(measured) & (measured > 0), measured, 0)
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 2:
-        raise BadInput(f"{path.name} is not a depth map that can be read", _DEPTH_REMEDY)
-    stored: np.ndarray = values
-    return stored
-
-
-def depth_step(paths: Sequence[Path], unit: float) -> tuple[float, float]:
+def depth_step(maps: Sequence[DepthMap], unit: float) -> tuple[float, float]:
     """How depths of the capture become 16-bit: (factor on the stored values, unit of the result).
 
-    Integers are kept as they are, with their unit. If any map is npy, the largest value of all becomes 65535.
+    Integers are kept as they are, with their unit. If any map holds floats, the largest value of all becomes 65535.
     """
-    if not any(path.suffix.lower() == ".npy" for path in paths):
+    if not any(depth.is_float for depth in maps):
         return 1.0, unit
-    largest = max(float(_read_depth(path).max()) for path in paths)
+    largest = max(float(depth.read().max()) for depth in maps)
     return (_DEEPEST / largest, unit * largest / _DEEPEST) if largest > 0 else (1.0, unit)
 
 
-def convert_depth(path: Path, factor: float, source: tuple[int, int], lens: Lens | None) -> np.ndarray:
+def convert_depth(depth: DepthMap, factor: float, source: tuple[int, int], lens: Lens | None) -> np.ndarray:
     """(H, W) uint16 at the image's `source` size (width, height), undistorted: `factor` times the stored values."""
-    depth = np.clip(np.rint(_read_depth(path) * factor), 0, _DEEPEST).astype(np.uint16)
-    return _straight(_nearest(depth, source), lens)
+    values = np.clip(np.rint(depth.read() * factor), 0, _DEEPEST).astype(np.uint16)
+    return _straight(_nearest(values, source), lens)
+
+
+def convert_alpha(path: Path, lens: Lens | None) -> np.ndarray | None:
+    """(H, W) uint8, 0 or 255, undistorted: 255 where the image is opaque; None where it is so everywhere."""
+    seen = read_opaque(path)
+    return None if seen.all() else _straight(np.where(seen, 255, 0).astype(np.uint8), lens)
 
 
 def convert_mask(path: Path, source: tuple[int, int], lens: Lens | None) -> np.ndarray:

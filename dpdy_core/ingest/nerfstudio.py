@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from dpdy_core.errors import BadInput
+from dpdy_core.ingest.depth_map import DepthMap
 from dpdy_core.ingest.document import number, read_document
 from dpdy_core.ingest.frames import MAX_FRAMES, SourceCapture, SourceFrame, common_size, inside
 from dpdy_core.ingest.images import is_lossless
 from dpdy_core.ingest.lens import read_lens
-from dpdy_core.ingest.maps import check_depth, check_mask
+from dpdy_core.ingest.maps import check_mask
 from dpdy_core.ingest.pose import read_pose
 
 TRANSFORMS = "transforms.json"
@@ -170,9 +171,10 @@ def _frame(
         if path is not None:
             check_mask(path, size)
     matrix = entry.values.get("transform_matrix")
-    depth = named("depth_file_path")
+    depth_path = named("depth_file_path")
+    depth = None if depth_path is None else DepthMap(depth_path)
     if depth is not None:
-        check_depth(depth, size)
+        depth.check(size)
     return SourceFrame(
         name=entry.name,
         image=image,

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.archive import extract, is_zip
+from dpdy_core.ingest.dycheck import is_dycheck, read_dycheck
 from dpdy_core.ingest.frames import SourceCapture, list_images, read_image_folder
 from dpdy_core.ingest.nerfstudio import TRANSFORMS, read_nerfstudio
 from dpdy_core.ingest.video import VIDEO_SUFFIXES, Video, probe_video
 
-_ACCEPTED = "give a video (mp4, mov, webm, mkv), a folder or zip of frames, or a nerfstudio folder or zip"
+_ACCEPTED = (
+    "give a video (mp4, mov, webm, mkv), or a folder or zip of frames, of a nerfstudio capture or of a DyCheck sequence"
+)
 
 
 @contextmanager
@@ -56,6 +59,8 @@ def _reader(root: Path) -> Callable[[Path], SourceCapture] | None:
     """The reader of the format that the files in `root` speak of."""
     if (root / TRANSFORMS).is_file():
         return read_nerfstudio
+    if is_dycheck(root):
+        return read_dycheck
     return read_image_folder if list_images(root) else None
 
 
