@@ -15,12 +15,11 @@ from dpdy_core.errors import BadInput, CamerasFailed, JobFailed
 from dpdy_core.geometry.similarity import upright
 from dpdy_core.ingest.clip import fitted_size, frames_of, read_image, read_mask, read_transforms, write_transforms
 from dpdy_core.ingest.pinhole import camera_to_world
-from dpdy_core.ingest.sparse import SparsePoints
+from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.sparse_model import FIRST, SECOND, Attempt, Evidence, Intrinsics, SparseModel
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir
 
-POINTS_FILE = "points.npz"
 SCENE_DEPTH = 3.0  # median depth of the sparse points after scaling, in camera units
 ORDERED_FRAMES = 60  # longer clips are matched along time, not all pairs
 OVERLAP = 12
@@ -240,5 +239,6 @@ def _adopt(
         if frame["file_path"] in c2w:
             frame["transform_matrix"] = world.camera_to_world(c2w[frame["file_path"]][None])[0].tolist()
     k = model.intrinsics
+    document.pop("depth_range", None)  # it was in the unit of the capture's own poses
     document["pose_source"] = "sfm"  # a stage that runs again must not take these intrinsics for given ones
     document |= {"fl_x": k.fx * scale[0], "fl_y": k.fy * scale[1], "cx": k.cx * scale[0], "cy": k.cy * scale[1]}

@@ -17,11 +17,13 @@ from dpdy_core.ingest.maps import convert_alpha, convert_depth, convert_mask, de
 from dpdy_core.ingest.sandbox import SCRATCH, confined
 from dpdy_core.ingest.selection import choose_evenly, frame_budget, holdout
 from dpdy_core.ingest.source import open_source
+from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.video import Video, read_frames
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, folder_atomic, write_json
 
 ASSUMED_FPS = 24.0
+FEWEST_POINTS = 20  # a frame, on average, that sparse points of a capture must have to be kept
 _MASKS = (
     ("mask_path", "mask", "masks"),
     ("motion_mask_path", "motion_mask", "motion_masks"),
@@ -148,7 +150,27 @@ def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, 
     if depths:
         document |= {"user_depth_unit_scale_factor": unit, "user_depth_kind": source.depth_kind}
         document |= {"depth_kind": source.depth_kind}  # until the depth stage speaks of its own result
+    if source.points is not None:
+        _write_points(source, chosen["train"], written, size, folder)
     return document | source.facts | _shared_intrinsics(document["frames"])
+
+
+def _write_points(
+    source: SourceCapture,
+    frames: list[SourceFrame],
+    written: dict[str, dict[str, Any]],
+    size: tuple[int, int],
+    folder: Path,
+) -> None:
+    """Keep the capture's sparse points, for depth to be aligned to; too few are left to be found anew."""
+    seen = {}
+    for frame in frames:
+        if frame.points is not None and frame.pose is not None:
+            entry = written[frame.name]
+            intrinsics = (entry["fl_x"], entry["fl_y"], entry["cx"], entry["cy"])
+            seen[entry["file_path"]] = (frame.points, frame.pose, intrinsics)
+    if source.points is not None and sum(len(points) for points, *_ in seen.values()) >= FEWEST_POINTS * len(frames):
+        SparsePoints.projected(source.points, seen, size).save(folder / POINTS_FILE)
 
 
 def _rate(source: SourceCapture, chosen: dict[str, list[SourceFrame]]) -> float:
@@ -162,7 +184,7 @@ def _write_frame(
     frame: SourceFrame, stem: str, source: SourceCapture, size: tuple[int, int], factor: float, folder: Path
 ) -> dict[str, Any]:
     """Store one frame and its maps undistorted at `size`; its entry in the canonical document."""
-    original = (source.width, source.height)
+    original = frame.size or (source.width, source.height)
     mask = None if frame.mask is None else convert_mask(frame.mask, original, frame.lens)
     if source.alpha_is_mask and mask is None:
         mask = convert_alpha(frame.image, frame.lens)

@@ -34,6 +34,7 @@ class Clip:
     depth: Tensor | None  # (T, H, W) float32 planar z in camera units, 0 = none
     motion: Tensor | None  # (T, H, W) bool, True = moving
     covisible: Tensor | None  # (T, H, W) bool, True = seen by enough training frames
+    depth_range: tuple[float, float] | None = None  # what the capture says of its nearest and farthest planar depth
 
     def __len__(self) -> int:
         return len(self.names)
@@ -136,6 +137,7 @@ def load_clip(capture: Path, split: Split, max_size: int) -> Clip | None:
         return torch.from_numpy(np.stack([read(capture / f[key]) if key in f else empty for f in frames]))
 
     nothing = np.zeros((size[1], size[0]), dtype=bool)
+    depth_range = document.get("depth_range")
     valid = stack("mask_path", lambda path: read_mask(path, size), ~nothing)
     return Clip(
         names=[f["file_path"] for f in frames],
@@ -146,6 +148,7 @@ def load_clip(capture: Path, split: Split, max_size: int) -> Clip | None:
         depth=stack("depth_file_path", lambda path: read_depth(path, unit, size), nothing.astype(np.float32)),
         motion=stack("motion_mask_path", lambda path: read_mask(path, size), nothing),
         covisible=stack("covisible_path", lambda path: read_mask(path, size), nothing),
+        depth_range=None if depth_range is None else (float(depth_range[0]), float(depth_range[1])),
     )
 
 

@@ -11,7 +11,6 @@ from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.align import DepthKind, align_clip, apply
-from dpdy_core.ingest.cameras import POINTS_FILE
 from dpdy_core.ingest.clip import (
     fitted_size,
     frames_of,
@@ -24,7 +23,7 @@ from dpdy_core.ingest.clip import (
 )
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.pinhole import pinholes
-from dpdy_core.ingest.sparse import SparsePoints
+from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.stereo import clip_depth
 from dpdy_core.ingest.triangulate import triangulate
 from dpdy_core.progress import Reporter

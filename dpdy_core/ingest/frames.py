@@ -16,6 +16,7 @@ from dpdy_core.ingest.images import IMAGE_SUFFIXES, image_size, is_lossless, nat
 from dpdy_core.ingest.lens import Lens
 
 MAX_FRAMES = 20_000
+_SHAPE_TOLERANCE = 0.1  # images of one lens, undistorted one by one, differ by a few per cent
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,17 @@ class SourceFrame:
     split: Literal["train", "val", "test"] | None = None  # None: the capture has no splits
     pose: np.ndarray | None = None  # (4, 4) OpenGL camera-to-world
     lens: Lens | None = None
+    size: tuple[int, int] | None = None  # width and height of its image; None: the capture's
     depth: DepthMap | None = None
     mask: Path | None = None  # 0 = ignore
     motion_mask: Path | None = None  # 255 = moving
     covisible: Path | None = None  # 255 = seen by enough training frames
+    points: np.ndarray | None = None  # (K,) which of the capture's points it sees
 
 
 @dataclass(frozen=True)
 class SourceCapture:
-    """Frames of one image size."""
+    """Frames of one shape; where an image has another size than the capture, the frame says so."""
 
     kind: str
     frames: list[SourceFrame]
@@ -49,6 +52,7 @@ class SourceCapture:
     depth_kind: str = "metric"
     alpha_is_mask: bool = False  # transparent pixels are to be ignored in training
     facts: dict[str, Any] = field(default_factory=dict)  # JSON that the canonical document keeps
+    points: np.ndarray | None = None  # (P, 3) sparse static points in the world of the poses
     warnings: list[str] = field(default_factory=list)
 
     def picture(self, frame: SourceFrame) -> np.ndarray:
@@ -101,6 +105,28 @@ def common_size(images: list[Path], upright: bool) -> tuple[int, int]:
                 "give all frames the same size",
             )
     return size
+
+
+def image_sizes(images: list[Path]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """The most common size (width, height) of a posed capture's images as stored, and the size of each.
+
+    Raises BadInput where they differ in shape, since all are scaled to one size.
+    """
+    sizes = [image_size(path, upright=False) for path in images]
+    common = max(dict.fromkeys(sizes), key=sizes.count)
+    for path, size in zip(images, sizes, strict=True):
+        if not same_shape(size, common, _SHAPE_TOLERANCE):
+            raise BadInput(
+                f"{path.name} has {size[0]}x{size[1]} pixels, another shape than most frames ({common[0]}x{common[1]})",
+                "leave out frames of another shape: all are brought to one size",
+            )
+    return common, sizes
+
+
+def same_shape(size: tuple[int, int], other: tuple[int, int], tolerance: float) -> bool:
+    """Whether two pictures (width, height) have the same aspect ratio up to a share of `tolerance`."""
+    across, down = size[0] * other[1], size[1] * other[0]
+    return abs(across - down) <= tolerance * max(across, down)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.polynomial import Polynomial
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.document import number
@@ -24,12 +25,15 @@ class Lens:
     fl_y: float
     cx: float
     cy: float
-    distortion: tuple[float, ...] = ()  # k1 k2 p1 p2 k3 (Brown) or k1 k2 k3 k4 (fisheye); empty = none
+    distortion: tuple[
+        float, ...
+    ] = ()  # as OpenCV: k1 k2 p1 p2 k3 [k4 k5 k6 below], or fisheye k1 k2 k3 k4; empty = none
     fisheye: bool = False
+    eighth: float = 0.0  # nerfstudio's k4, on the eighth power of the radius, which OpenCV's model lacks
 
     @property
     def is_distorted(self) -> bool:
-        return self.fisheye or any(self.distortion)
+        return self.fisheye or any(self.distortion) or self.eighth != 0
 
     def pinhole(self, scale_x: float, scale_y: float) -> dict[str, float]:
         """`fl_x fl_y cx cy` of the undistorted image scaled by these factors."""
@@ -55,30 +59,46 @@ def read_lens(values: Mapping[str, Any], width: int, height: int, where: str) ->
     fl_x, fl_y = fl_x or fl_y, fl_y or fl_x
     if fl_x == 0:
         return None
-    if fl_x < 0 or fl_y < 0:
-        raise BadInput(f"the focal length of {where} is negative ({fl_x:g}, {fl_y:g})", "fl_x and fl_y are in pixels")
-    cx, cy = get("cx", width / 2), get("cy", height / 2)
-    if not (-width < cx < 2 * width and -height < cy < 2 * height):
-        raise BadInput(
-            f"the principal point ({cx:g}, {cy:g}) of {where} lies far outside its {width}x{height} image",
-            "cx and cy are in pixels of the image that file_path names",
-        )
+    focal_and_centre = (fl_x, fl_y, get("cx", width / 2), get("cy", height / 2))
     model = str(values.get("camera_model") or "OPENCV").upper()
     if model == _FISHEYE:
-        return Lens(fl_x, fl_y, cx, cy, tuple(get(key, 0.0) for key in ("k1", "k2", "k3", "k4")), fisheye=True)
-    if model not in _BROWN or get("k4", 0.0) != 0:
-        reason = "a fourth radial coefficient (k4)" if model in _BROWN else f"the camera model {model}"
-        raise BadInput(
-            f"{where} has {reason}, which is not supported",
-            "undistort the images first (for example with ns-process-data or colmap image_undistorter)",
-        )
+        fisheye = tuple(get(key, 0.0) for key in ("k1", "k2", "k3", "k4"))
+        return checked_lens(Lens(*focal_and_centre, fisheye, fisheye=True), width, height, where)
+    if model not in _BROWN:
+        raise unsupported(model, where)
     distortion = tuple(get(key, 0.0) for key in ("k1", "k2", "p1", "p2", "k3"))
-    if "PINHOLE" in model and any(distortion):
+    lens = Lens(*focal_and_centre, distortion, eighth=get("k4", 0.0))
+    if "PINHOLE" in model and lens.is_distorted:
         raise BadInput(
             f"{where} says camera_model {model} but gives distortion coefficients",
-            "say OPENCV if the images are distorted, or remove k1 k2 k3 p1 p2",
+            "say OPENCV if the images are distorted, or remove k1 k2 k3 k4 p1 p2",
         )
-    return Lens(fl_x, fl_y, cx, cy, distortion)
+    return checked_lens(lens, width, height, where)
+
+
+def unsupported(model: str, where: str) -> BadInput:
+    """The refusal of a camera model."""
+    return BadInput(
+        f"{where} has the camera model {model}, which is not supported",
+        "make perspective images first (for example with colmap image_undistorter)",
+    )
+
+
+def checked_lens(lens: Lens, width: int, height: int, where: str) -> Lens:
+    """`lens`, or BadInput if its numbers cannot be those of an image of this size."""
+    if not all(map(math.isfinite, (lens.fl_x, lens.fl_y, lens.cx, lens.cy, lens.eighth, *lens.distortion))):
+        raise BadInput(f"the intrinsics of {where} are not finite numbers", "correct them")
+    if lens.fl_x <= 0 or lens.fl_y <= 0:
+        raise BadInput(
+            f"the focal length of {where} is negative or zero ({lens.fl_x:g}, {lens.fl_y:g})",
+            "give the focal lengths in pixels",
+        )
+    if not (-width < lens.cx < 2 * width and -height < lens.cy < 2 * height):
+        raise BadInput(
+            f"the principal point ({lens.cx:g}, {lens.cy:g}) of {where} lies far outside its {width}x{height} image",
+            "give it in pixels of the image itself",
+        )
+    return lens
 
 
 def _focal_of_angle(angle: float, side: int, where: str) -> float:
@@ -100,17 +120,33 @@ def undistortion(lens: Lens, width: int, height: int) -> tuple[np.ndarray, np.nd
     distortion = np.array(lens.distortion)
     rectify = cv2.fisheye.initUndistortRectifyMap if lens.fisheye else cv2.initUndistortRectifyMap
     x, y = rectify(matrix, distortion, np.eye(3), matrix, (width, height), cv2.CV_32FC1)
-    valid = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    if not lens.fisheye:
-        valid &= _before_the_fold(lens, width, height)
+    across = (np.arange(width, dtype=np.float32)[None, :] + np.float32(0.5 - lens.cx)) / np.float32(lens.fl_x)
+    down = (np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5 - lens.cy)) / np.float32(lens.fl_y)
+    r2 = across**2 + down**2
+    if lens.eighth:
+        x += across * r2**4 * (lens.eighth * lens.fl_x)
+        y += down * r2**4 * (lens.eighth * lens.fl_y)
+    valid = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5) & (r2 < _fold(lens))
     return x, y, valid
 
 
-def _before_the_fold(lens: Lens, width: int, height: int) -> np.ndarray:
-    """(H, W) bool, where the radial polynomial still grows: beyond, it folds back and repeats the picture."""
-    k1, k2, _, _, k3 = lens.distortion
-    column = (np.arange(width) + 0.5 - lens.cx) / lens.fl_x
-    row = (np.arange(height) + 0.5 - lens.cy) / lens.fl_y
-    r2 = column[None, :] ** 2 + row[:, None] ** 2
-    growing: np.ndarray = 1 + 3 * k1 * r2 + 5 * k2 * r2**2 + 7 * k3 * r2**3 > 0
-    return growing
+def _fold(lens: Lens) -> float:
+    """The squared radius at which the radial model stops growing: beyond, it folds back and repeats the picture.
+
+    The least s = r^2 > 0 where d/dr [r P(s) / Q(s)] or Q is 0, hence a root of P Q + 2 s (P' Q - P Q') or of Q. The
+    fisheye model is a polynomial of the angle: s = tan(angle)^2, and its angles end at 90 degrees.
+    """
+    if lens.fisheye:
+        squared_angle = _least_root(Polynomial([1, *(k * (3 + 2 * i) for i, k in enumerate(lens.distortion))]))
+        return math.tan(math.sqrt(squared_angle)) ** 2 if squared_angle < (math.pi / 2) ** 2 else math.inf
+    k1, k2, _, _, k3, *below = [*lens.distortion, *(5 - len(lens.distortion)) * [0.0]]
+    over, under = Polynomial([1, k1, k2, k3, lens.eighth]), Polynomial([1, *below])
+    growth = over * under + Polynomial([0, 2]) * (over.deriv() * under - over * under.deriv())
+    return min(_least_root(growth), _least_root(under))
+
+
+def _least_root(polynomial: Polynomial) -> float:
+    """The least positive real root, or infinity."""
+    roots = polynomial.trim().roots()
+    real = roots.real[(np.abs(roots.imag) < 1e-9 * np.maximum(1, np.abs(roots))) & (roots.real > 0)]
+    return float(real.min(initial=math.inf))

@@ -14,8 +14,8 @@ import numpy as np
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.depth_map import DepthMap
 from dpdy_core.ingest.document import number, read_document
-from dpdy_core.ingest.frames import MAX_FRAMES, SourceCapture, SourceFrame, common_size, inside
-from dpdy_core.ingest.images import is_lossless
+from dpdy_core.ingest.frames import MAX_FRAMES, SourceCapture, SourceFrame, common_size, image_sizes, inside
+from dpdy_core.ingest.images import image_size, is_lossless
 from dpdy_core.ingest.lens import read_lens
 from dpdy_core.ingest.maps import check_mask
 from dpdy_core.ingest.pose import read_pose
@@ -45,12 +45,13 @@ def read_nerfstudio(folder: Path) -> SourceCapture:
     document = read_document(folder / TRANSFORMS)
     used = _in_splits(document, _entries(document))
     images = [_image(folder, entry) for entry in used]
-    size = _size(document, images)
+    _check_sizes(document, used, images)
+    size, sizes = image_sizes(images)
     warnings: list[str] = []
     times = _times(used, warnings)
     frames = [
-        _frame(folder, document, entry, image, float(time), size)
-        for entry, image, time in zip(used, images, times, strict=True)
+        _frame(folder, document, entry, image, float(time), own)
+        for entry, image, time, own in zip(used, images, times, sizes, strict=True)
     ]
     _check_poses(frames)
     fps = None if document.get("fps") is None else number(document["fps"], "fps", TRANSFORMS)
@@ -95,7 +96,7 @@ def _entries(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _in_splits(document: Mapping[str, Any], frames: Mapping[str, dict[str, Any]]) -> list[_Entry]:
     """The frames in use: those in a list if there is any list, else all."""
     split_of: dict[str, Split] = {}
-    splits: tuple[Split, ...] = ("train", "val", "test")
+    splits: tuple[Split, ...] = ("train", "test", "val")  # what is in both of the last is for tests
     for split in splits:
         names = document.get(f"{split}_filenames")
         if names is None:
@@ -105,7 +106,7 @@ def _in_splits(document: Mapping[str, Any], frames: Mapping[str, dict[str, Any]]
         for name in map(_normal, names):
             if name not in frames:
                 raise BadInput(f"{split}_filenames names {name!r}, which is no frame", "use the frames' file_path")
-            if split_of.setdefault(name, split) != split:
+            if split_of.setdefault(name, split) == "train" != split:
                 raise BadInput(
                     f"{name!r} is in {split_of[name]}_filenames and in {split}_filenames",
                     "put every frame in one split: training must not see test frames",
@@ -127,16 +128,23 @@ def _image(folder: Path, frame: _Entry) -> Path:
     return inside(folder, written, f"file_path of {frame.where}")
 
 
-def _size(document: Mapping[str, Any], images: list[Path]) -> tuple[int, int]:
-    """Width and height of the images; the document must not say otherwise."""
-    size = common_size(images, upright=False)
+def _check_sizes(document: Mapping[str, Any], frames: list[_Entry], images: list[Path]) -> None:
+    """Raise BadInput unless the images have the size that is written; only frames that tell their own may differ."""
+    sharing = [image for frame, image in zip(frames, images, strict=True) if not {"w", "h"} & frame.values.keys()]
+    if sharing:
+        _check_size(document, common_size(sharing, upright=False), TRANSFORMS)
+    for frame, image in zip(frames, images, strict=True):
+        if {"w", "h"} & frame.values.keys():
+            _check_size(frame.values, image_size(image, upright=False), frame.where)
+
+
+def _check_size(values: Mapping[str, Any], size: tuple[int, int], where: str) -> None:
     for key, actual in zip(("w", "h"), size, strict=True):
-        if document.get(key) is not None and number(document[key], key, TRANSFORMS) != actual:
+        if values.get(key) is not None and number(values[key], key, where) != actual:
             raise BadInput(
-                f"{TRANSFORMS} says {key} = {document[key]:g} but the images have {size[0]}x{size[1]} pixels",
+                f"{where} says {key} = {values[key]:g} but the images have {size[0]}x{size[1]} pixels",
                 "name the images that the intrinsics belong to, or scale w, h, fl_x, fl_y, cx and cy with the images",
             )
-    return size
 
 
 def _times(frames: list[_Entry], warnings: list[str]) -> np.ndarray:
@@ -166,7 +174,7 @@ def _frame(
         written = entry.values.get(key)
         return None if written is None else inside(folder, written, f"{key} of {entry.where}")
 
-    maps = {key: named(f"{key}_path") for key in ("mask", "motion_mask", "covisible")}
+    maps: dict[str, Any] = {key: named(f"{key}_path") for key in ("mask", "motion_mask", "covisible")}
     for path in maps.values():
         if path is not None:
             check_mask(path, size)
@@ -182,6 +190,7 @@ def _frame(
         split=entry.split,
         pose=None if matrix is None else read_pose(matrix, f"transform_matrix of {entry.where}"),
         lens=read_lens({**document, **entry.values}, *size, entry.where),
+        size=size,
         depth=depth,
         **maps,
     )

@@ -56,3 +56,9 @@ def camera_to_world(w2c: np.ndarray) -> np.ndarray:
     matrix[:3, :3] = w2c[:, :3].T @ _FLIP
     matrix[:3, 3] = -w2c[:, :3].T @ w2c[:, 3]
     return matrix
+
+
+def world_to_camera(c2w: np.ndarray) -> np.ndarray:
+    """(3, 4) OpenCV world-to-camera of an OpenGL camera-to-world (3 or 4, 4): the inverse of `camera_to_world`."""
+    rotation = _FLIP @ c2w[:3, :3].T
+    return np.column_stack([rotation, -rotation @ c2w[:3, 3]])

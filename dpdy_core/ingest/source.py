@@ -7,13 +7,16 @@ from pathlib import Path
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.archive import extract, is_zip
+from dpdy_core.ingest.colmap import find_models, read_colmap
 from dpdy_core.ingest.dycheck import is_dycheck, read_dycheck
 from dpdy_core.ingest.frames import SourceCapture, list_images, read_image_folder
+from dpdy_core.ingest.llff import POSES, read_llff
 from dpdy_core.ingest.nerfstudio import TRANSFORMS, read_nerfstudio
 from dpdy_core.ingest.video import VIDEO_SUFFIXES, Video, probe_video
 
 _ACCEPTED = (
-    "give a video (mp4, mov, webm, mkv), or a folder or zip of frames, of a nerfstudio capture or of a DyCheck sequence"
+    "give a video (mp4, mov, webm, mkv), or a folder or zip of frames, of a nerfstudio capture, of a COLMAP model with"
+    " its images, of an LLFF capture or of a DyCheck sequence"
 )
 
 
@@ -61,6 +64,10 @@ def _reader(root: Path) -> Callable[[Path], SourceCapture] | None:
         return read_nerfstudio
     if is_dycheck(root):
         return read_dycheck
+    if (root / POSES).is_file():
+        return read_llff
+    if find_models(root):
+        return read_colmap
     return read_image_folder if list_images(root) else None
 
 

@@ -1,6 +1,6 @@
 """The space of the scene: where it lies, how far rays reach, and how all of space maps into the unit cube."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def uncontract(points: Tensor) -> Tensor:
 
 
 def find_bounds(clip: Clip) -> Bounds:
-    """The bounds of a training clip: from its depth if it has any, else from its cameras alone.
+    """The bounds of a training clip: from its depth if it has any, else from its cameras and what the capture says.
 
     Raises BadInput where neither says how large the scene is (no depth and a camera that never moves).
     """
@@ -50,7 +50,10 @@ def find_bounds(clip: Clip) -> Bounds:
         radius = float((points - centre).norm(dim=-1).quantile(0.85))
         near, far = (float(v) for v in depth.quantile(torch.tensor([0.002, 0.998])))
         return Bounds(_triple(centre), max(radius, 1e-6), near=0.4 * near, far=2.5 * far)
-    return _camera_bounds(clip.cameras)
+    bounds = _camera_bounds(clip.cameras)
+    if clip.depth_range is None:
+        return bounds
+    return replace(bounds, near=0.5 * clip.depth_range[0], far=2 * clip.depth_range[1])
 
 
 def _depth_points(clip: Clip) -> tuple[Tensor, Tensor]:

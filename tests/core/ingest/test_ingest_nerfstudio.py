@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ingest_samples import edit, make_images, make_posed, make_run, recording
+from ingest_samples import edit, make_images, make_posed, make_run, picture, recording
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.capture import write_capture
@@ -95,7 +95,8 @@ BAD_DOCUMENTS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("other size", lambda d: d.update(w=128), "128.*64x48"),
     ("panorama", lambda d: d.update(camera_model="EQUIRECTANGULAR"), "EQUIRECTANGULAR"),
     ("pinhole with distortion", lambda d: d.update(camera_model="PINHOLE", k1=0.1), "PINHOLE"),
-    ("fourth coefficient", lambda d: d.update(k4=0.1), "k4"),
+    ("fisheye of six coefficients", lambda d: d.update(camera_model="FISHEYE624"), "FISHEYE624"),
+    ("size of a frame", set_frame(1, w=60, h=48), "frame 'images/frame1.png' says w = 60 but .* 64x48"),
     ("some times", lambda d: d["frames"][1].pop("time"), "1 of 6 frames have no time"),
     ("time is NaN", set_frame(1, time=float("nan")), "time of frame"),
     ("one time for all", lambda d: [f.update(time=0.5) for f in d["frames"]], "same time"),
@@ -125,6 +126,38 @@ def test_bad_json_is_refused(tmp_path: Path, text: str) -> None:
     (make_posed(tmp_path / "c") / "transforms.json").write_text(text)
     with pytest.raises(BadInput):
         read_nerfstudio(tmp_path / "c")
+
+
+def test_frames_that_tell_their_size_may_differ_in_it(tmp_path: Path) -> None:
+    """Each frame's intrinsics are those of its own image; all come out at one size."""
+    folder = make_posed(tmp_path / "c")
+    cv2.imwrite(str(folder / "images" / "frame1.png"), picture(1, 128, 96)[:, :, ::-1])
+    edit(folder, set_frame(1, w=128, h=96, fl_x=100.0, fl_y=104.0, cx=62.0, cy=50.0))
+    _, document = ingest(tmp_path, folder)
+    assert (document["w"], document["h"]) == (64, 48)
+    assert (document["fl_x"], document["fl_y"], document["cx"], document["cy"]) == (50, 52, 31, 25)
+    assert all("fl_x" not in frame for frame in document["frames"])
+    cv2.imwrite(str(folder / "images" / "frame1.png"), picture(1, 96, 128)[:, :, ::-1])
+    edit(folder, set_frame(1, w=96, h=128))
+    with pytest.raises(BadInput, match=r"frame1\.png has 96x128 pixels, another shape"):
+        read_nerfstudio(folder)
+
+
+def test_validation_frames_may_be_the_test_frames(tmp_path: Path) -> None:
+    """nerfstudio wants both lists filled."""
+    capture = read_nerfstudio(edit(make_posed(tmp_path / "c"), set_lists(train=[0, 1, 2], val=[3, 4], test=[4, 5])))
+    assert [frame.split for frame in capture.frames] == ["train"] * 3 + ["val", "test", "test"]
+
+
+def test_an_applied_transform_changes_nothing(tmp_path: Path) -> None:
+    """It tells how the poses came from COLMAP's; the poses themselves have it in them already."""
+    plain = read_nerfstudio(make_posed(tmp_path / "a"))
+    moved = read_nerfstudio(
+        make_posed(tmp_path / "b", applied_transform=[[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]], applied_scale=2.0)
+    )
+    for one, other in zip(plain.frames, moved.frames, strict=True):
+        assert one.pose is not None
+        assert np.array_equal(one.pose, other.pose)  # type: ignore[arg-type]
 
 
 def test_files_that_are_not_what_they_say(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from textured_room import FOCAL, SIZE, Room, sideways, write_room
 
 from dpdy_core.errors import BadInput, CamerasFailed, Cancelled
 from dpdy_core.geometry.similarity import umeyama
-from dpdy_core.ingest.cameras import POINTS_FILE, solve_cameras
+from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
-from dpdy_core.ingest.sparse import SparsePoints
+from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.progress import Event, Reporter
 
 

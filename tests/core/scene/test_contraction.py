@@ -1,5 +1,7 @@
 """The contraction and the bounds of a scene."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,3 +105,10 @@ def test_bounds_scale_with_the_scene() -> None:
 def test_a_still_camera_without_depth_is_refused() -> None:
     with pytest.raises(BadInput, match="does not move"):
         find_bounds(clip_looking_at(torch.zeros(3), 3.0, None, 0.0))
+
+
+def test_without_depth_the_capture_may_tell_how_far_things_are() -> None:
+    clip = clip_looking_at(torch.zeros(3), distance=3.0, depth=None, travel=1.0)
+    plain, told = find_bounds(clip), find_bounds(replace(clip, depth_range=(2.0, 7.0)))
+    assert (told.near, told.far) == (1.0, 14.0)
+    assert (told.centre, told.radius) == (plain.centre, plain.radius)
