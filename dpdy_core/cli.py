@@ -213,11 +213,11 @@ def synth(
 @app.command()
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", help="ply | frames | transforms")],
+    to: Annotated[str, typer.Option("--to", help="ply | frames | transforms | colmap")],
     out: Annotated[Path | None, typer.Option(help="Where to; default RUN/export")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export point cloud, frames or cameras of a finished run.
+    """Export point cloud, frames or cameras (nerfstudio or COLMAP, with the images) of a finished run.
 
     Example: dpdy export runs/video --to ply
     """

@@ -12,13 +12,14 @@ from torch import Tensor
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry.cameras import Cameras
-from dpdy_core.ingest.clip import Clip, load_cameras, load_clip, read_transforms
+from dpdy_core.ingest.clip import Clip, load_clip, read_transforms
 from dpdy_core.optimise.camera_corrections import load_corrections, refined
 from dpdy_core.optimise.checkpoint import load_scene
+from dpdy_core.output.exported_cameras import write_colmap, write_nerfstudio
 from dpdy_core.output.video import to_bytes
 from dpdy_core.output.views import surface_depth
 from dpdy_core.render.renderer import render_camera
-from dpdy_core.rundir import RunDir, folder_atomic, write_atomic, write_json
+from dpdy_core.rundir import RunDir, folder_atomic, write_atomic
 from dpdy_core.runtime import resolve_device
 
 MOST_POINTS = 1_000_000
@@ -37,7 +38,8 @@ def export_run(run: RunDir, kind: str, out: Path) -> Path:
 
     ply: `points.ply`, binary little endian, coordinates of the capture, with `time` in [0, 1] and `dynamic` 0 or 1 of
     every point (static points hold for all times). frames: `frames/`, the renders of all training views as PNG.
-    transforms: `transforms.json`, the cameras in nerfstudio's convention. Raises BadSettings for another kind.
+    transforms: `transforms.json`, a nerfstudio capture with its images. colmap: `colmap/`, a COLMAP text model with its
+    images and sparse points. Raises BadSettings for another kind.
     """
     config = run.read_config()[0]
     match kind:
@@ -51,9 +53,11 @@ def export_run(run: RunDir, kind: str, out: Path) -> Path:
             return out / "frames"
         case "transforms":
             document = _with_refined_cameras(run, config, read_transforms(run.capture))
-            write_json(out / "transforms.json", canonical_cameras(document))
-            return out / "transforms.json"
-    raise BadSettings(f"cannot export to {kind!r}", "use ply, frames or transforms")
+            return write_nerfstudio(document, run.capture, out)
+        case "colmap":
+            document = _with_refined_cameras(run, config, read_transforms(run.capture))
+            return write_colmap(document, run.capture, out / "colmap")
+    raise BadSettings(f"cannot export to {kind!r}", "use ply, frames, transforms or colmap")
 
 
 def gather_points(run: RunDir, config: RunConfig) -> np.ndarray:
@@ -80,22 +84,6 @@ def gather_points(run: RunDir, config: RunConfig) -> np.ndarray:
     if not len(points):
         raise BadInput("the scene shows no surface in any training view", "train it for more steps")
     return points[:: max(1, -(-len(points) // MOST_POINTS))]
-
-
-def canonical_cameras(document: dict[str, Any]) -> dict[str, Any]:
-    """The capture's document with only what describes the cameras: sizes, intrinsics, poses, times and splits."""
-    top = ("camera_model", "w", "h", "fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2", "fps")
-    own = ("file_path", "time", "transform_matrix", "fl_x", "fl_y", "cx", "cy")
-    splits = ("train_filenames", "val_filenames", "test_filenames")
-    frames = [{key: frame[key] for key in own if key in frame} for frame in document["frames"]]
-    posed = [frame for frame in frames if "transform_matrix" in frame]
-    load_cameras(document, posed)  # raises if the document does not describe cameras
-    names = {frame["file_path"] for frame in posed}
-    return {
-        **{key: document[key] for key in top if key in document},
-        **{key: [name for name in document[key] if name in names] for key in splits},
-        "frames": posed,
-    }
 
 
 def _write_frames(run: RunDir, config: RunConfig, folder: Path) -> None:

@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 import pycolmap
 import pytest
-from colmap_samples import Sample, make_colmap, write_pictures
+from colmap_samples import Sample, make_colmap, quaternion, write_pictures
 from ingest_samples import index_of, make_run, picture, recording
-from scipy.spatial.transform import Rotation
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.capture import ingest_capture
@@ -21,10 +20,15 @@ from dpdy_core.ingest.lens import undistortion
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 
 
+def matrix(rotation: np.ndarray) -> np.ndarray:
+    """(3, 3) of a quaternion w x y z."""
+    return np.array(pycolmap.Rotation3d(np.roll(rotation, -1)).matrix())
+
+
 def opengl(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     """(4, 4) camera-to-world with y and z turned round, from a quaternion w x y z and a translation."""
     w2c = np.eye(4)
-    w2c[:3, :3] = Rotation.from_quat(np.roll(rotation, -1)).as_matrix()
+    w2c[:3, :3] = matrix(rotation)
     w2c[:3, 3] = translation
     return np.linalg.inv(w2c) @ np.diag([1.0, -1, -1, 1])
 
@@ -61,7 +65,7 @@ def reconstruction(names: list[str]) -> Any:
     for camera in cameras:
         model.add_camera_with_trivial_rig(camera)
     for index, name in enumerate(names):
-        turn = pycolmap.Rotation3d(Rotation.from_rotvec([0.1 * index, 0.2, -0.3]).as_quat())
+        turn = pycolmap.Rotation3d(np.roll(quaternion((0.1 * index, 0.2, -0.3), 0.4), -1))
         pose = pycolmap.Rigid3d(turn, np.array([0.5 * index, 1.0, -2.0]))
         image = pycolmap.Image(name=name, camera_id=1 + index % 2, image_id=index + 1)
         model.add_image_with_trivial_frame(image, pose)
@@ -131,7 +135,7 @@ def test_the_stage_keeps_poses_intrinsics_and_points(tmp_path: Path) -> None:
     points = SparsePoints.load(run.capture / POINTS_FILE)
     sample = Sample([f"frame{i}.png" for i in range(6)])
     xy, depth = points.seen_by(train[3]["file_path"])
-    turn = Rotation.from_quat(np.roll(sample.rotations[3], -1)).as_matrix()
+    turn = matrix(sample.rotations[3])
     local = sample.xyz @ turn.T + sample.translations[3]
     expected = local[:, :2] / local[:, 2:] * [50, 52] + [31, 25]
     inside = (expected >= 0).all(1) & (expected < [64, 48]).all(1)
