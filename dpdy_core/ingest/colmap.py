@@ -2,6 +2,7 @@
 
 The model lies in `sparse/0`, `sparse`, or in the folder itself; the images in `images` (or a scaled copy of it), or
 beside the model. As 3D Gaussian splatting has it, `test.txt` in the model's folder names the images kept for testing.
+Beside it our `times.txt` has a line `TIME NAME` for each image; without it the names tell the times as far as they can.
 """
 
 from pathlib import Path
@@ -18,12 +19,14 @@ from dpdy_core.ingest.name_times import times_of_names
 from dpdy_core.ingest.pose import from_opencv, read_pose
 
 TEST_LIST = "test.txt"
+TIME_LIST = "times.txt"
 
 _PLACES = ("sparse", "colmap/sparse", ".")
 _IMAGE_FOLDERS = ("images", "images_2", "images_4", "images_8", "input")
 _QUATERNION_TOLERANCE = 0.01
 _SHAPE_TOLERANCE = 0.02
 _MAX_MODELS = 10
+_MAX_LIST_BYTES = 16 * 2**20
 
 
 def find_models(root: Path) -> list[Path]:
@@ -59,7 +62,7 @@ def read_colmap(root: Path) -> SourceCapture:
     if left_out > 0:
         warnings.append(f"{left_out} images are not in the COLMAP model (not registered) and are left out")
     size, sizes = image_sizes(paths)
-    times = times_of_names(names)
+    times = _given_times(place, names)
     tests = _test_names(place, names)
     seen, xyz = _points(model, images)
     frames = [
@@ -67,7 +70,7 @@ def read_colmap(root: Path) -> SourceCapture:
             name=image.name,
             image=path,
             time=float(time),
-            split=None if not tests else "test" if image.name in tests else "train",
+            split=None if tests is None else "test" if image.name in tests else "train",
             pose=_pose(image),
             lens=_lens(_camera_of(model, image), own, f"camera {image.camera} of the COLMAP model"),
             size=own,
@@ -117,13 +120,38 @@ def _image_folder(root: Path, name: str) -> str:
     return "" if not (root / "images").is_dir() else "images/"
 
 
-def _test_names(place: Path, names: list[str]) -> set[str]:
-    """The images that `test.txt` keeps for testing, if it is there and leaves something to train on."""
+def _lines(path: Path) -> list[str]:
+    if path.stat().st_size > _MAX_LIST_BYTES:
+        raise BadInput(f"{path.name} is larger than {_MAX_LIST_BYTES // 2**20} MiB", "write a line for each image")
+    return [line.strip() for line in path.read_bytes().decode("utf-8", "replace").splitlines()]
+
+
+def _given_times(place: Path, names: list[str]) -> np.ndarray:
+    """(T,) in [0, 1], of `times.txt` or of the names."""
+    path = place / TIME_LIST
+    if not path.is_file():
+        return times_of_names(names)
+    given: dict[str, float] = {}
+    for time, _, name in (line.partition(" ") for line in _lines(path) if line):
+        try:
+            given[name.strip()] = float(time)
+        except ValueError as error:
+            raise BadInput(f"{TIME_LIST} has {time[:40]!r} for a time", "write lines of TIME NAME") from error
+    lacking = [name for name in names if name not in given]
+    if lacking:
+        raise BadInput(f"{TIME_LIST} has no time for {lacking[0]!r}", "write a line for each image")
+    times = np.array([given[name] for name in names])
+    if not (np.isfinite(times).all() and 0 <= times.min() < times.max() <= 1):
+        raise BadInput(f"the times in {TIME_LIST} do not run within 0 to 1", "scale them to 0 to 1 over the clip")
+    return times
+
+
+def _test_names(place: Path, names: list[str]) -> set[str] | None:
+    """The images that `test.txt` keeps for testing, perhaps none, or None if there is no such list."""
     path = place / TEST_LIST
     if not path.is_file():
-        return set()
-    written = path.read_bytes()[: 2**24].decode("utf-8", "replace").splitlines()
-    listed = {line.strip() for line in written} & set(names)
+        return None
+    listed = set(_lines(path)) & set(names)
     if len(listed) > len(names) - 2:
         raise BadInput(f"{TEST_LIST} names all images but {len(names) - len(listed)}", "leave at least 2 to train on")
     return listed

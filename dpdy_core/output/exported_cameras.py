@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dpdy_core.ingest.clip import load_cameras
+from dpdy_core.ingest.colmap import TEST_LIST, TIME_LIST
 from dpdy_core.ingest.pinhole import world_to_camera
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.rundir import folder_atomic, write_atomic, write_json
@@ -50,9 +51,10 @@ def write_nerfstudio(document: dict[str, Any], capture: Path, out: Path) -> Path
 
 
 def write_colmap(document: dict[str, Any], capture: Path, folder: Path) -> Path:
-    """A COLMAP text model in `folder`/sparse/0 with `images`, `masks`, sparse points if there are any, and `test.txt`.
+    """A COLMAP text model in `folder`/sparse/0 with `images`, `masks` and sparse points if there are any.
 
-    Format: https://colmap.github.io/format.html. The world is the capture's; cameras turn to OpenCV's axes.
+    Format: https://colmap.github.io/format.html; splits and times are in the lists that `ingest.colmap` reads. World
+    as in the capture; cameras turn to the axes of OpenCV.
     """
     cameras = canonical_cameras(document)
     frames = cameras["frames"]
@@ -67,8 +69,8 @@ def write_colmap(document: dict[str, Any], capture: Path, folder: Path) -> Path:
         model.mkdir(parents=True)
         _write_model(cameras, names, points, capture, model)
         held_out = [*cameras.get("test_filenames", []), *cameras.get("val_filenames", [])]
-        if held_out:
-            (model / "test.txt").write_text("".join(f"{names[name]}\n" for name in dict.fromkeys(held_out)))
+        (model / TEST_LIST).write_text("".join(f"{names[name]}\n" for name in dict.fromkeys(held_out)))
+        (model / TIME_LIST).write_text("".join(f"{f['time']!r} {names[f['file_path']]}\n" for f in frames))
     return folder
 
 

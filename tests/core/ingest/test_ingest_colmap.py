@@ -183,9 +183,28 @@ def test_masks_and_the_list_of_test_images(tmp_path: Path) -> None:
     frames = read_colmap(folder).frames
     assert [frame.split for frame in frames] == ["train", "test", "train", "train", "test", "train"]
     assert [frame.mask is not None for frame in frames] == [i == 2 for i in range(6)]
+    (folder / "sparse" / "0" / "test.txt").write_text("")
+    assert {frame.split for frame in read_colmap(folder).frames} == {"train"}
     (folder / "sparse" / "0" / "test.txt").write_text("\n".join(f"frame{i}.png" for i in range(5)))
     with pytest.raises(BadInput, match=r"test\.txt names all images but 1"):
         read_colmap(folder)
+
+
+def test_a_list_of_times_wins_over_the_names(tmp_path: Path) -> None:
+    folder = make_colmap(tmp_path / "c")
+    path = folder / "sparse" / "0" / "times.txt"
+    path.write_text("".join(f"{1 - i / 5} frame{i}.png\n" for i in range(6)))
+    assert [frame.name for frame in read_colmap(folder).frames] == [f"frame{i}.png" for i in (5, 4, 3, 2, 1, 0)]
+    for text, words in (
+        ("0 frame0.png\n", "no time for 'frame1.png'"),
+        ("soon frame0.png\n", "'soon' for a time"),
+        ("".join(f"{i} frame{i}.png\n" for i in range(6)), "do not run within 0 to 1"),
+        ("".join(f"0.5 frame{i}.png\n" for i in range(6)), "do not run within 0 to 1"),
+        ("".join(f"nan frame{i}.png\n" for i in range(6)), "do not run within 0 to 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(BadInput, match=words):
+            read_colmap(folder)
 
 
 def change(name: str, edit: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -93,6 +93,7 @@ def check_round_trip(capture: SourceCapture, truth: dict[str, dict[str, Any]], p
         assert frame.lens is not None
         found = (frame.lens.fl_x, frame.lens.fl_y, frame.lens.cx, frame.lens.cy)
         assert found == pytest.approx([expected[key] for key in ("fl_x", "fl_y", "cx", "cy")], abs=1e-6)
+        assert frame.time == expected["time"]
         assert frame.split == ("test" if "test" in frame.name else "train")
         assert (frame.mask is not None) == frame.name.endswith("train_0.png")
 
@@ -105,7 +106,6 @@ def test_transforms_are_a_capture_that_reads_back(make_run: MakeRun, tmp_path: P
     capture = read_nerfstudio(file.parent)
     check_round_trip(capture, truth, "")
     for frame in capture.frames:
-        assert frame.time == truth[frame.name]["time"]
         assert frame.image.read_bytes() == (run.capture / frame.name).read_bytes()
 
 
