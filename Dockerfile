@@ -18,7 +18,7 @@ COPY api /src/api
 COPY worker /src/worker
 COPY dpdy_core /src/dpdy_core
 COPY migrations /src/migrations
-RUN /opt/dpdy/bin/pip install -c /src/constraints.txt /src && /opt/dpdy/bin/pip check
+RUN /opt/dpdy/bin/pip install -c /src/constraints.txt '/src[record3d]' && /opt/dpdy/bin/pip check
 
 FROM python:3.12.12-slim-bookworm AS cpu
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp dpdy && install -d -o dpdy -g dpdy /data
@@ -62,7 +62,7 @@ COPY api /src/api
 COPY worker /src/worker
 COPY dpdy_core /src/dpdy_core
 COPY migrations /src/migrations
-RUN /opt/dpdy/bin/pip install -c /src/constraints.txt /src && /opt/dpdy/bin/pip check
+RUN /opt/dpdy/bin/pip install -c /src/constraints.txt '/src[record3d]' && /opt/dpdy/bin/pip check
 
 FROM nvidia/cuda:13.0.2-runtime-ubuntu24.04 AS cuda
 # hadolint ignore=DL3008

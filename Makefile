@@ -15,7 +15,7 @@ $(BIN)/python:
 # torch alone and first: a later resolution must not pull in another build of it
 .venv/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[record3d]'
 	@touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -12,11 +12,13 @@ from dpdy_core.ingest.dycheck import is_dycheck, read_dycheck
 from dpdy_core.ingest.frames import SourceCapture, list_images, read_image_folder
 from dpdy_core.ingest.llff import POSES, read_llff
 from dpdy_core.ingest.nerfstudio import TRANSFORMS, read_nerfstudio
+from dpdy_core.ingest.polycam import is_polycam, read_polycam
+from dpdy_core.ingest.record3d import is_record3d, read_record3d
 from dpdy_core.ingest.video import VIDEO_SUFFIXES, Video, probe_video
 
 _ACCEPTED = (
     "give a video (mp4, mov, webm, mkv), or a folder or zip of frames, of a nerfstudio capture, of a COLMAP model with"
-    " its images, of an LLFF capture or of a DyCheck sequence"
+    " its images, of an LLFF capture, of a DyCheck sequence, of a Record3D export or of Polycam's raw data"
 )
 
 
@@ -68,6 +70,10 @@ def _reader(root: Path) -> Callable[[Path], SourceCapture] | None:
         return read_llff
     if find_models(root):
         return read_colmap
+    if is_record3d(root):
+        return read_record3d
+    if is_polycam(root):
+        return read_polycam
     return read_image_folder if list_images(root) else None
 
 
