@@ -99,7 +99,7 @@ def check_shape(path: Path, found: tuple[int, int], size: tuple[int, int]) -> No
 def _open_npy(path: Path) -> np.ndarray:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a header is parsed as Python: it can fail in any way
         raise BadInput(f"{path.name} is not a depth map that can be read ({error})", _REMEDY) from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fui" or values.size > MAX_IMAGE_PIXELS:
         raise BadInput(f"{path.name} is not a depth map", _REMEDY)

@@ -15,12 +15,21 @@ def read_document(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise BadInput(f"{path.name} is larger than {MAX_JSON_BYTES // 2**20} MiB", "remove what is not needed")
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path.name} is not valid JSON ({error})", "write it again") from error
     if not isinstance(document, dict):
         raise BadInput(f"{path.name} is not a JSON object", "write it as the format's own tools do")
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two equal keys counts: there must be one."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise BadInput(f"an object has the key {_short(next(k for k in keys if keys.count(k) > 1))} twice", "keep one")
+    return made
 
 
 def number(value: Any, key: str, where: str) -> float:

@@ -84,11 +84,14 @@ def inside(folder: Path, written: object, where: str) -> Path:
         raise BadInput(f"{where} names {written!r}, a path that leaves the capture's folder", remedy)
     path = folder.joinpath(*parts)
     try:
-        found, target = path.is_file(), path.resolve()
-    except (OSError, RuntimeError) as error:  # too long a name, a loop of links
-        raise BadInput(f"{where} names {written[:80]!r}, which cannot be opened ({error})", remedy) from error
+        found, other, target = path.is_file(), path.exists(), path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links, no such character
+        reason = getattr(error, "strerror", None) or "links in a circle, or an impossible name"  # not where it lies
+        raise BadInput(f"{where} names {written[:80]!r}, which cannot be opened ({reason})", remedy) from error
     if not target.is_relative_to(folder.resolve()):
         raise BadInput(f"{where} names {written!r}, a link that leaves the capture's folder", remedy)
+    if other and not found:
+        raise BadInput(f"{where} names {written!r}, which is no file but a folder, pipe or device", remedy)
     if not found:
         raise BadInput(f"{where} names {written!r}, which is missing", remedy)
     return path

@@ -54,6 +54,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             image = Image.open(path, formats=_FORMATS)
         with image:
             check_size(*image.size, path.name)
+            if getattr(image, "is_animated", False) and image.format in ("PNG", "WEBP"):
+                raise BadInput(f"{path.name} is an animation", "give each of its pictures as a file of its own")
             yield image
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+(?= pixels)", str(error))
@@ -64,7 +66,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # whose message tells where the server keeps the file
-        reason = "its format is unknown or its header damaged" if unknown else error
+        reason = "its format is unknown or its header damaged" if unknown else getattr(error, "strerror", None) or error
         raise BadInput(
             f"{path.name} is not an image that can be read ({reason})", "export or copy it again as PNG or JPEG"
         ) from error

@@ -11,6 +11,7 @@ import numpy as np
 
 from dpdy_core.ingest.frames import SourceCapture
 from dpdy_core.ingest.images import fitted_size
+from dpdy_core.ingest.maps import check_content
 from dpdy_core.ingest.source import open_source
 from dpdy_core.ingest.video import Video, read_frames
 
@@ -120,6 +121,7 @@ def _video_samples(video: Video) -> list[np.ndarray]:
 def _capture_samples(capture: SourceCapture) -> list[np.ndarray]:
     frames = capture.training_frames()
     spread = np.unique(np.linspace(0, len(frames) - 1, min(_SAMPLES, len(frames))).round().astype(int))
+    check_content([d for i in spread if (d := frames[i].depth)], [m for i in spread if (m := frames[i].mask)])
     size = fitted_size(capture.width, capture.height, _SAMPLE_SIZE)
     return [cv2.resize(capture.picture(frames[i]), size, interpolation=cv2.INTER_AREA) for i in spread]
 

@@ -90,7 +90,7 @@ def _rows(path: Path) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):
             stored = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a lying header cannot ask for memory
-    except (OSError, ValueError, EOFError, OverflowError, TypeError) as error:
+    except Exception as error:  # a header is parsed as Python: it can fail in any way
         raise BadInput(f"{POSES} is not an array that can be read ({str(error)[:100]})", _REMEDY) from error
     if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f" or stored.ndim != 2 or stored.shape[1] != 17:
         raise BadInput(f"{POSES} is not an N x 17 array of floats", _REMEDY)

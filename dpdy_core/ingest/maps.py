@@ -23,6 +23,20 @@ def check_mask(path: Path, size: tuple[int, int]) -> None:
         check_shape(path, image.size, size)
 
 
+def check_content(depths: Sequence[DepthMap], masks: Sequence[Path]) -> None:
+    """Raise BadInput if none of some depth maps holds a depth, or none of some masks (0 = ignore) leaves a pixel."""
+    if depths and not any((depth.read() > 0).any() for depth in depths):
+        raise BadInput(
+            f"the depth maps hold no depth ({depths[0].path.name} and others are 0 everywhere)",
+            "export the depth again, or leave it out: it is then estimated",
+        )
+    if masks and not any((_read_mask(path) > 127).any() for path in masks):
+        raise BadInput(
+            f"the masks leave no pixel to train on ({masks[0].name} and others are 0 everywhere)",
+            "a mask is 0 where a pixel is to be ignored and 255 elsewhere; invert the masks",
+        )
+
+
 def depth_step(maps: Sequence[DepthMap], unit: float) -> tuple[float, float]:
     """How depths of the capture become 16-bit: (factor on the stored values, unit of the result).
 
@@ -48,10 +62,16 @@ def convert_alpha(path: Path, lens: Lens | None) -> np.ndarray | None:
 
 def convert_mask(path: Path, source: tuple[int, int], lens: Lens | None) -> np.ndarray:
     """(H, W) uint8, 0 or 255, at the image's `source` size, undistorted: 255 where the file is above half."""
+    return _straight(_nearest(np.where(_read_mask(path) > 127, 255, 0).astype(np.uint8), source), lens)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """(h, w) uint8 as stored."""
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if mask is None:
         raise BadInput(f"{path.name} is not a mask that can be read", "use an 8-bit PNG of 0 and 255")
-    return _straight(_nearest(np.where(mask > 127, 255, 0).astype(np.uint8), source), lens)
+    grey: np.ndarray = mask
+    return grey
 
 
 def write_map(path: Path, values: np.ndarray, size: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ from dpdy_core.ingest.boxes import mp4_boxes
 
 _CONVERT = "give an mp4, mov, webm or mkv video, or a folder or zip of frames"
 _AGAIN = "copy or upload the whole file again"
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof")
 
@@ -17,8 +18,14 @@ def why_unreadable(path: Path, reason: str) -> BadInput:
         head = file.read(4096)
     if head.lstrip(b"\xef\xbb\xbf").startswith((b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")):
         return BadInput(f"{path.name} is a playlist or document that points to other files, not a video", _CONVERT)
-    if head.startswith(_IMAGES):
-        return BadInput(f"{path.name} is a single image, not a video", "give a folder or zip of all frames, or a video")
+    archive = next((name for start, name in _ARCHIVES.items() if head.startswith(start)), "")
+    if archive or head[257:262] == b"ustar":
+        return BadInput(f"{path.name} is a {archive or 'tar'} archive, which is not accepted", "pack it as zip")
+    if head.startswith(_IMAGES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+        return BadInput(
+            f"{path.name} is a single image or an animation, not a video",
+            "give a folder or zip of all frames, or a video",
+        )
     if head.startswith(b"RIFF"):
         return BadInput(f"{path.name} is an AVI or WAV file, which is not accepted", _CONVERT)
     if head[4:8] in _BOXES:

@@ -1,5 +1,6 @@
 """What kind of capture a path is, by content: the one place where readers are chosen. Torch-free."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dpdy_core.ingest.polycam import is_polycam, read_polycam
 from dpdy_core.ingest.record3d import is_record3d, read_record3d
 from dpdy_core.ingest.video import VIDEO_SUFFIXES, Video, probe_video
 
+MAX_FILES = 200_000
 _ACCEPTED = (
     "give a video (mp4, mov, webm, mkv), or a folder or zip of frames, of a nerfstudio capture, of a COLMAP model with"
     " its images, of an LLFF capture, of a DyCheck sequence, of a Record3D export or of Polycam's raw data"
@@ -46,7 +48,21 @@ def open_source(
         yield _read_folder(Path(unpacked))
 
 
+def _check_links(folder: Path) -> None:
+    """Raise BadInput for a link that leaves `folder`, wherever below it: no reader has to think of links."""
+    top, seen = os.path.realpath(folder), 0
+    for place, folders, files in os.walk(top):
+        seen += len(folders) + len(files)
+        if seen > MAX_FILES:
+            raise BadInput(f"the folder holds more than {MAX_FILES} files", "give the folder of one capture")
+        for path in (os.path.join(place, name) for name in (*folders, *files)):  # noqa: PTH118  # quick: names only
+            if os.path.islink(path) and not os.path.realpath(path).startswith(top + os.sep):  # noqa: PTH114
+                name = os.path.relpath(path, top)
+                raise BadInput(f"the folder holds {name!r}, a link that leaves it", "copy what it points to")
+
+
 def _read_folder(folder: Path) -> SourceCapture:
+    _check_links(folder)
     roots = (folder, *_only_child(folder))
     for root in roots:
         if (reader := _reader(root)) is not None:

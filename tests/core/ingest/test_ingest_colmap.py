@@ -270,7 +270,7 @@ BAD_BINARIES: list[tuple[str, Callable[[Path], object], str]] = [
     ("path upwards", rename("../x/a.png"), "leaves the capture's folder"),
     ("path upwards in the middle", rename("a/../../.."), "leaves the capture's folder"),
     ("missing image", rename("frame9.png"), "'images/frame9.png', which is missing"),
-    ("no name", rename(""), "missing|cannot be opened|not the name"),
+    ("no name", rename(""), "missing|cannot be opened|not the name|no file"),
     ("name without end", change("images.bin", lambda d: d[:FIRST_NAME] + b"x" * 5000), "a name that does not end"),
     (
         "name that is no text",
