@@ -13,7 +13,12 @@ PATH_NAMES = ("input", "stabilised", "bullet-time", "orbit", "test")
 class IngestConfig(Section):
     """What is taken from the capture."""
 
-    max_frames: int = Field(200, ge=2, le=5000, description="training frames kept, evenly spaced in time")
+    max_frames: int = Field(200, ge=2, le=5000, description="training frames kept at most")
+    selection: Literal["sharp", "even"] = Field(
+        "sharp",
+        description="sharp: by time and motion, without blurred or repeated frames where the gap stays small; "
+        "even: by time alone; captures with splits are always thinned by time alone",
+    )
     max_size: int = Field(960, ge=32, le=4096, description="longer side of the stored frames, pixels")
     holdout_every: int = Field(
         8, ge=0, description="a capture without splits keeps every n-th frame for testing; 0 keeps none"
@@ -38,6 +43,9 @@ class CamerasConfig(Section):
     )
     max_size: int = Field(960, ge=64, le=4096, description="longer side of the images that are matched, pixels")
     min_registered: Share = Field(0.5, description="share of training frames that must register")
+    interpolate: bool = Field(
+        False, description="training frames that do not register get a pose between their neighbours', instead of none"
+    )
 
 
 class DepthConfig(Section):

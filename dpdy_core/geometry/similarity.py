@@ -47,6 +47,26 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> Similarity:
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 
+def align_poses(source: np.ndarray, target: np.ndarray) -> Similarity:
+    """The similarity that carries camera poses `source` (N, 3 or 4, 4) onto `target`, by their rotations first.
+
+    The rotation is the chordal L2 mean of R_target R_source^T (Hartley et al., "Rotation averaging", IJCV 2013, section
+    5.3); scale and shift then follow from the centres by least squares. Unlike `umeyama` it is determined on a straight
+    path, whose spin about itself the centres leave open. Raises ValueError for fewer than two poses or one place.
+    """
+    if len(source) < 2 or len(source) != len(target):
+        raise ValueError("aligning poses needs two or more pairs")
+    u, _, vt = np.linalg.svd(np.einsum("nij,nkj->ik", target[:, :3, :3], source[:, :3, :3]))
+    rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u) * np.linalg.det(vt)]) @ vt
+    source_mean, target_mean = source[:, :3, 3].mean(0), target[:, :3, 3].mean(0)
+    s, t = (source[:, :3, 3] - source_mean) @ rotation.T, target[:, :3, 3] - target_mean
+    variance = (s**2).sum()
+    if variance < 1e-24:
+        raise ValueError("the source cameras stand in one place")
+    scale = float((s * t).sum() / variance)
+    return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
+
+
 def upright(camera_to_world: np.ndarray, depths: np.ndarray, target_depth: float) -> Similarity:
     """The similarity that turns the mean up of the cameras (N, 3, 4) to +z, as nerfstudio does ("up"), puts their mean
     place at the origin, and scales the median of `depths` (M,) to `target_depth`.

@@ -1,40 +1,33 @@
 """Stage cameras: where each frame was taken from."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from dpdy_core.config import RunConfig
-from dpdy_core.errors import BadInput, CamerasFailed, JobFailed
+from dpdy_core.errors import BadInput
 from dpdy_core.geometry.similarity import upright
-from dpdy_core.ingest.clip import fitted_size, frames_of, read_image, read_mask, read_transforms, write_transforms
+from dpdy_core.ingest.clip import frames_of, read_transforms, write_transforms
+from dpdy_core.ingest.footage import INTRINSICS, Footage, footage_of, scratch_folder
 from dpdy_core.ingest.pinhole import camera_to_world
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
-from dpdy_core.ingest.sparse_model import FIRST, SECOND, Attempt, Evidence, Intrinsics, SparseModel
+from dpdy_core.ingest.structure import NO_PARALLAX, Solution, find_cameras
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir
 
 SCENE_DEPTH = 3.0  # median depth of the sparse points after scaling, in camera units
-ORDERED_FRAMES = 60  # longer clips are matched along time, not all pairs
-OVERLAP = 12
-LOCALISE_NEIGHBOURS = 24  # training frames that a held-out frame is compared with
-ALL_PAIRS_FRAMES = 200
 _SPLITS = ("train", "val", "test")
-_INTRINSICS = ("fl_x", "fl_y", "cx", "cy")
 
 
 def solve_cameras(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     """Stage: `transform_matrix` and intrinsics of every frame that is used further on.
 
-    Poses of the capture are kept as they are. Else COLMAP finds those of the training frames; held-out frames are then
-    placed against the finished model. What cannot be placed leaves its split, with a warning. Raises CamerasFailed
-    below `config.cameras.min_registered`, BadInput where poses are asked for that the capture lacks.
+    Poses of the capture are kept as they are. Else they are found: `camera_motion` of the document is then `moving`
+    (structure from motion), `turning` or `static`, and `camera_note` says what that costs. Held-out frames are placed
+    against the finished result. What cannot be placed leaves its split, with a warning, unless
+    `config.cameras.interpolate`. Raises CamerasFailed below `config.cameras.min_registered`, BadInput where poses are
+    asked for that the capture lacks.
     """
     document = read_transforms(run.capture)
     train = frames_of(document, "train")
@@ -42,13 +35,16 @@ def solve_cameras(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     source = config.cameras.source
     if source == "capture" and not posed:
         raise BadInput("the capture has no camera poses", "set cameras.source to auto or sfm to find them")
-    if source == "capture" or (source == "auto" and len(posed) == len(train)):
-        _keep_posed(document, reporter)
-        write_transforms(run.capture, document)
-        return
-    if posed and source == "auto":
-        reporter.fall_back(f"only {len(posed)} of {len(train)} training frames have poses: all are found anew")
-    _structure_from_motion(run, config, document, reporter)
+    if source == "sfm" or (source == "auto" and len(posed) < len(train)):
+        if posed and source == "auto":
+            reporter.fall_back(f"only {len(posed)} of {len(train)} training frames have poses: all are found anew")
+        _find(run, config, document, reporter)
+    elif np.ptp([np.array(f["transform_matrix"])[:3, 3] for f in posed], axis=0).max() < 1e-6:
+        reporter.warn(f"the given camera stands in one place: {NO_PARALLAX}")
+    if config.cameras.interpolate:
+        _interpolate(document, reporter)
+    _keep_posed(document, reporter)
+    write_transforms(run.capture, document)
 
 
 def _keep_posed(document: dict[str, Any], reporter: Reporter) -> None:
@@ -62,183 +58,80 @@ def _keep_posed(document: dict[str, Any], reporter: Reporter) -> None:
             reporter.warn(f"{lost} of {len(names)} {split} frames have no camera pose and are left out")
 
 
-def _structure_from_motion(run: RunDir, config: RunConfig, document: dict[str, Any], reporter: Reporter) -> None:
-    # pycolmap is a heavy optional dependency that some GPU hosts lack: captures with poses must run without it.
-    try:
-        from dpdy_core.ingest import sfm
-    except ImportError as error:
-        raise JobFailed(
-            f"the capture has no camera poses and pycolmap, which finds them, cannot be loaded: {error}",
-            "pip install pycolmap, or give a capture with camera poses",
-        ) from error
+def _interpolate(document: dict[str, Any], reporter: Reporter) -> None:
+    """Give training frames between two with a pose one between theirs, by time; `pose_interpolated` marks them.
 
-    train = frames_of(document, "train")
-    held_out = frames_of(document, "val") + frames_of(document, "test")
-    full = (int(document["w"]), int(document["h"]))
-    size = fitted_size(*full, config.cameras.max_size)
-    with _workspace(run) as workspace:
-        names = {f["file_path"]: f"{i:05d}.png" for i, f in enumerate(train + held_out)}
-        moving = _write_images(run.capture, workspace, names, train, held_out, size, reporter)
-        known = _known_intrinsics(document, size)
-        order = [names[f["file_path"]] for f in train]
-        first = replace(FIRST, overlap=None if len(train) <= ORDERED_FRAMES else OVERLAP)
-        second = replace(SECOND, masked=moving < 0.5, overlap=None if len(train) <= ALL_PAIRS_FRAMES else 2 * OVERLAP)
-        model, evidence = sfm.reconstruct(workspace, order, known, first, config.seed, reporter.check)
-        used = first
-        reporter.step(2, 4, registered=_share(model, train))
-        if _share(model, train) < max(config.cameras.min_registered, 0.9):
-            again, more = sfm.reconstruct(workspace, order, known, second, config.seed, reporter.check)
-            if _share(again, train) >= _share(model, train):
-                model, evidence, used = again, more, second
-        reporter.step(3, 4, registered=_share(model, train))
-        share = _share(model, train)
-        if model is None or share < config.cameras.min_registered:
-            raise _failure(share, evidence, moving, config)
-        poses = model.w2c | _localise(model, names, train, held_out, used, config.seed, reporter)
-        scale = np.array(full) / np.array(size)
-        _adopt(run, document, {name: poses[key] for name, key in names.items() if key in poses}, model, names, scale)
-        _keep_posed(document, reporter)
-        write_transforms(run.capture, document)
-        reporter.step(
-            4,
-            4,
-            registered=share,
-            reprojection_error_px=model.reprojection_error,
-            focal_px=model.intrinsics.fx * scale[0],
-            points=len(model.xyz),
-        )
-
-
-def _share(model: SparseModel | None, train: list[dict[str, Any]]) -> float:
-    return 0.0 if model is None else len(model.w2c) / len(train)
-
-
-@contextmanager
-def _workspace(run: RunDir) -> Iterator[Path]:
-    """A scratch folder inside the run that is gone afterwards; what a killed run left is removed first."""
-    folder = run.root / ".sfm.partial"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        (folder / "images").mkdir(parents=True)
-        (folder / "masks").mkdir()
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_images(
-    capture: Path,
-    workspace: Path,
-    names: dict[str, str],
-    train: list[dict[str, Any]],
-    held_out: list[dict[str, Any]],
-    size: tuple[int, int],
-    reporter: Reporter,
-) -> float:
-    """Images at `size`, and for the training frames masks of what stands still; the mean share that moves."""
-    shares = []
-    reach = max(3, round(0.01 * max(size)))
-    grow = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    for frame in train + held_out:
-        reporter.check()
-        rgb = read_image(capture / frame["file_path"], size)
-        cv2.imwrite(str(workspace / "images" / names[frame["file_path"]]), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    for frame in train:
-        ignore = np.zeros((size[1], size[0]), bool)
-        if "motion_mask_path" in frame:
-            moving = read_mask(capture / frame["motion_mask_path"], size)
-            shares.append(moving.mean())
-            ignore |= cv2.dilate(moving.astype(np.uint8), grow) > 0  # features reach beyond their centre
-        if "mask_path" in frame:
-            ignore |= ~read_mask(capture / frame["mask_path"], size)
-        mask = np.where(ignore, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(workspace / "masks" / f"{names[frame['file_path']]}.png"), mask)
-    reporter.step(1, 4)
-    return float(np.mean(shares)) if shares else 0.0
-
-
-def _known_intrinsics(document: dict[str, Any], size: tuple[int, int]) -> Intrinsics | None:
-    if document.get("pose_source") == "sfm" or not all(key in document for key in _INTRINSICS):
-        return None
-    x, y = size[0] / float(document["w"]), size[1] / float(document["h"])
-    fx, fy, cx, cy = (float(document[key]) for key in _INTRINSICS)
-    return Intrinsics(fx * x, fy * y, cx * x, cy * y)
-
-
-def _failure(share: float, evidence: Evidence, moving: float, config: RunConfig) -> CamerasFailed:
-    """Name the likeliest cause."""
-    if evidence.features < 200:
-        cause = f"few features (median {evidence.features:.0f} an image): low texture, blur or darkness"
-        remedy = "use a sharper, brighter or more textured video, or give camera poses"
-    elif evidence.verified < max(1, evidence.pairs // 10):
-        cause = f"few frame pairs match ({evidence.verified} of {evidence.pairs}): the view changes too fast"
-        remedy = "use more frames (ingest.max_frames) or a slower camera, or give camera poses"
-    elif moving > 0.5:
-        cause = f"most of the picture moves ({moving:.0%})"
-        remedy = "film with more of the still surroundings in view, or give motion masks or camera poses"
-    else:
-        cause = (
-            f"too little parallax ({evidence.rigid_share:.0%} of the frame pairs show none): the camera hardly moves"
-        )
-        remedy = "move the camera sideways while filming, or give camera poses"
-    return CamerasFailed(
-        f"{share:.0%} of the training frames could be placed, {config.cameras.min_registered:.0%} are needed; {cause}",
-        remedy,
-    )
-
-
-def _localise(
-    model: SparseModel,
-    names: dict[str, str],
-    train: list[dict[str, Any]],
-    held_out: list[dict[str, Any]],
-    attempt: Attempt,
-    seed: int,
-    reporter: Reporter,
-) -> dict[str, np.ndarray]:
-    """Poses of held-out frames, each compared with training frames near in time and some from all over the clip."""
-    from dpdy_core.ingest import sfm  # heavy: see _structure_from_motion
-
-    registered = [f for f in train if names[f["file_path"]] in model.w2c]
-    every = max(1, len(registered) // (LOCALISE_NEIGHBOURS // 2))
-    spread = [names[f["file_path"]] for f in registered[::every]]
-    queries = {}
-    for frame in held_out:
-        near = sorted(registered, key=lambda f: abs(f["time"] - frame["time"]))[: LOCALISE_NEIGHBOURS // 2]
-        queries[names[frame["file_path"]]] = list(dict.fromkeys([names[f["file_path"]] for f in near] + spread))
-    return sfm.localise(model, queries, attempt, seed, reporter.check)
-
-
-def _adopt(
-    run: RunDir,
-    document: dict[str, Any],
-    poses: dict[str, np.ndarray],
-    model: SparseModel,
-    names: dict[str, str],
-    scale: np.ndarray,
-) -> None:
-    """Put poses, intrinsics and sparse points, upright and scaled, into the capture. Points first: a killed stage must
-    not leave poses without them.
+    Held-out frames are never given a pose that nobody measured.
     """
-    seen = {name: model.observations[key] for name, key in names.items() if key in model.w2c}
-    depths = {name: model.xyz[index] @ poses[name][2, :3] + poses[name][2, 3] for name, (index, _) in seen.items()}
-    c2w = {name: camera_to_world(pose) for name, pose in poses.items()}
-    world = upright(np.stack([c2w[name] for name in seen]), np.concatenate(list(depths.values())), SCENE_DEPTH)
-    frames = list(seen)
-    SparsePoints(
-        xyz=world.points(model.xyz),
-        frames=frames,
-        frame=np.concatenate([np.full(len(seen[name][0]), i) for i, name in enumerate(frames)]),
-        point=np.concatenate([seen[name][0] for name in frames]),
-        xy=np.concatenate([seen[name][1] * scale for name in frames]),
-        depth=np.concatenate([depths[name] * world.scale for name in frames]),
-    ).save(run.capture / POINTS_FILE)
+    train = frames_of(document, "train")
+    measured = [f for f in train if "transform_matrix" in f]
+    times = np.array([f["time"] for f in measured])
+    filled = 0
+    for frame in train:
+        after = int(np.searchsorted(times, frame["time"]))
+        if "transform_matrix" in frame or not 0 < after < len(measured):
+            continue
+        share = (frame["time"] - times[after - 1]) / (times[after] - times[after - 1])
+        one, two = (np.array(f["transform_matrix"], float) for f in (measured[after - 1], measured[after]))
+        frame["transform_matrix"] = between(one, two, share).tolist()
+        frame["pose_interpolated"] = True
+        filled += 1
+    if filled:
+        reporter.fall_back(
+            f"{filled} of {len(train)} training frames have a pose interpolated between their neighbours'"
+        )
+
+
+def between(one: np.ndarray, two: np.ndarray, share: float) -> np.ndarray:
+    """The pose (4, 4) at `share` in [0, 1] of the way from `one` to `two`: straight, turning evenly about one axis."""
+    turn, _ = cv2.Rodrigues(one[:3, :3].T @ two[:3, :3])
+    pose = one + share * (two - one)
+    pose[:3, :3] = one[:3, :3] @ cv2.Rodrigues(share * turn)[0]
+    return pose
+
+
+def _find(run: RunDir, config: RunConfig, document: dict[str, Any], reporter: Reporter) -> None:
+    footage = footage_of(run.capture, document, config.cameras.max_size)
+    with scratch_folder(run) as workspace:
+        solution = find_cameras(footage, workspace, config, reporter)
+    _adopt(run, document, footage, solution)
+    placed = sum(name in solution.w2c for name in footage.train)
+    numbers = {"registered": placed / len(footage.train), "focal_px": float(document["fl_x"])}
+    if solution.model is not None:
+        numbers |= {"reprojection_error_px": solution.model.reprojection_error, "points": len(solution.model.xyz)}
+    reporter.step(1, 1, **numbers)
+
+
+def _adopt(run: RunDir, document: dict[str, Any], footage: Footage, solution: Solution) -> None:
+    """Put poses, intrinsics and sparse points, upright and scaled, into the capture."""
+    c2w = {name: camera_to_world(pose) for name, pose in solution.w2c.items()}
+    train = np.stack([c2w[name] for name in footage.train if name in c2w])
+    seen = {} if solution.model is None else solution.model.observations
+    points = np.zeros((0, 3)) if solution.model is None else solution.model.xyz
+    depths = {
+        name: points[index] @ solution.w2c[name][2, :3] + solution.w2c[name][2, 3] for name, (index, _) in seen.items()
+    }
+    world = upright(train, np.concatenate([np.zeros(0), *depths.values()]), SCENE_DEPTH)
+    if solution.model is None:
+        (run.capture / POINTS_FILE).unlink(missing_ok=True)
+    else:  # points first: a killed stage must not leave poses without them
+        SparsePoints(
+            xyz=world.points(points),
+            frames=[footage.frames[name]["file_path"] for name in seen],
+            frame=np.concatenate([np.full(len(index), i) for i, (index, _) in enumerate(seen.values())]),
+            point=np.concatenate([index for index, _ in seen.values()]),
+            xy=np.concatenate([xy * footage.scale for _, xy in seen.values()]),
+            depth=np.concatenate([depth * world.scale for depth in depths.values()]),
+        ).save(run.capture / POINTS_FILE)
     for frame in document["frames"]:
-        for key in ("transform_matrix", *_INTRINSICS):
+        for key in ("transform_matrix", "pose_interpolated", *INTRINSICS):
             frame.pop(key, None)
-        if frame["file_path"] in c2w:
-            frame["transform_matrix"] = world.camera_to_world(c2w[frame["file_path"]][None])[0].tolist()
-    k = model.intrinsics
+    for name, pose in c2w.items():
+        footage.frames[name]["transform_matrix"] = world.camera_to_world(pose[None])[0].tolist()
+    k, (x, y) = solution.intrinsics, footage.scale
     document.pop("depth_range", None)  # it was in the unit of the capture's own poses
-    document["pose_source"] = "sfm"  # a stage that runs again must not take these intrinsics for given ones
-    document |= {"fl_x": k.fx * scale[0], "fl_y": k.fy * scale[1], "cx": k.cx * scale[0], "cy": k.cy * scale[1]}
+    document["pose_source"] = "sfm"  # found here: a stage that runs again must not take these intrinsics for given ones
+    document["camera_motion"] = solution.motion
+    document.pop("camera_note", None)
+    document |= {"camera_note": solution.note} if solution.note else {}
+    document |= {"fl_x": k.fx * x, "fl_y": k.fy * y, "cx": k.cx * x, "cy": k.cy * y}

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 
 from dpdy_core.config import IngestConfig, RunConfig
+from dpdy_core.ingest.choice import frames_of_capture, frames_of_video
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
 from dpdy_core.ingest.images import canonical_suffix, fitted_size, verbatim_suffix, write_rgb
 from dpdy_core.ingest.inspect import inspect_source
 from dpdy_core.ingest.lens import undistortion
 from dpdy_core.ingest.maps import convert_alpha, convert_depth, convert_mask, depth_step, write_map
+from dpdy_core.ingest.metadata import focal_of_image, focal_of_tags
 from dpdy_core.ingest.sandbox import SCRATCH, confined
-from dpdy_core.ingest.selection import choose_evenly, frame_budget, holdout
+from dpdy_core.ingest.selection import choose_evenly, holdout
 from dpdy_core.ingest.source import open_source
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.video import Video, read_frames
@@ -98,8 +100,7 @@ def _chosen(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_video(video: Video, settings: IngestConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
-    budget = frame_budget(len(video.times), settings.max_frames, settings.holdout_every)
-    chosen = choose_evenly(video.times, budget)
+    chosen, looked = frames_of_video(video, settings, reporter)
     tests = {chosen[i] for i in holdout(len(chosen), settings.holdout_every)}
     size = fitted_size(video.width, video.height, settings.max_size)
     suffix = canonical_suffix(False, *size)
@@ -109,29 +110,40 @@ def _write_video(video: Video, settings: IngestConfig, folder: Path, reporter: R
         write_rgb(folder / name, rgb)
         time = (video.times[index] - video.times[0]) / video.duration
         frames["test" if index in tests else "train"].append({"file_path": name, "time": float(time)})
-        reporter.step(done, len(chosen))
-    return _document("video", size, (len(chosen) - 1) / video.duration, frames)
+        reporter.step(looked + done, looked + len(chosen))
+    document = _document("video", size, (len(chosen) - 1) / video.duration, frames)
+    return document | _focal_hint(focal_of_tags(video.tags))
 
 
-def _chosen_frames(source: SourceCapture, settings: IngestConfig) -> dict[str, list[SourceFrame]]:
-    """The frames to store by split. Given test and val frames are all kept; training frames are thinned evenly."""
+def _focal_hint(millimetres: float | None) -> dict[str, float]:
+    return {} if millimetres is None else {"focal_35mm": millimetres}
+
+
+def _chosen_frames(
+    source: SourceCapture, settings: IngestConfig, reporter: Reporter
+) -> tuple[dict[str, list[SourceFrame]], int]:
+    """The frames to store by split, and how many were looked at for it.
+
+    Given test and val frames are all kept; given training frames are thinned evenly.
+    """
     training = source.training_frames()
+    looked = 0
     if source.has_splits:
         kept = choose_evenly(range(len(training)), settings.max_frames)
         tests: set[int] = set()
     else:
-        budget = frame_budget(len(training), settings.max_frames, settings.holdout_every)
-        kept = choose_evenly(range(len(training)), budget)
+        kept, looked = frames_of_capture(source, training, settings, reporter)
         tests = {kept[i] for i in holdout(len(kept), settings.holdout_every)}
-    return {
+    chosen = {
         "train": [training[i] for i in kept if i not in tests],
         "val": source.of_split("val"),
         "test": [training[i] for i in sorted(tests)] + source.of_split("test"),
     }
+    return chosen, looked
 
 
 def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
-    chosen = _chosen_frames(source, settings)
+    chosen, looked = _chosen_frames(source, settings, reporter)
     everything = [frame for frames in chosen.values() for frame in frames]
     size = fitted_size(source.width, source.height, settings.max_size)
     stems = _stems(everything)
@@ -140,7 +152,7 @@ def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, 
     written: dict[str, dict[str, Any]] = {}
     for frame in everything:
         written[frame.name] = _write_frame(frame, stems[frame.name], source, size, factor, folder)
-        reporter.step(len(written), len(everything))
+        reporter.step(looked + len(written), looked + len(everything))
     document = _document(
         source.kind,
         size,
@@ -152,7 +164,8 @@ def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, 
         document |= {"depth_kind": source.depth_kind}  # until the depth stage speaks of its own result
     if source.points is not None:
         _write_points(source, chosen["train"], written, size, folder)
-    return document | source.facts | _shared_intrinsics(document["frames"])
+    hint = _focal_hint(focal_of_image(everything[0].image))
+    return document | source.facts | hint | _shared_intrinsics(document["frames"])
 
 
 def _write_points(

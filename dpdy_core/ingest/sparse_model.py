@@ -1,6 +1,6 @@
 """What structure from motion is asked and what it answers, without COLMAP itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 class Attempt:
     """Settings of one try at a reconstruction."""
 
+    name: str  # in words, for the log
     features: int
     peak_threshold: float
     masked: bool
@@ -19,30 +20,55 @@ class Attempt:
     point_angle: float  # least angle in degrees at a point
     min_inliers: int
     focal_factors: tuple[float, ...]  # first guesses of the focal length over the longer side; the best model wins
+    affine: bool = False  # affine shape and domain-size pooling of the features: slow, for weak and slanted texture
+
+    @property
+    def matches(self) -> str:
+        """A file name for what does not depend on the mapping: attempts that share it share features and matches."""
+        return f"{self.features}-{self.overlap}-{self.affine}-{self.masked}.db"
 
 
 # With little parallax the focal length that bundle adjustment ends at depends on the first guess: 0.85 (61 degrees) is
 # that of a phone; COLMAP's own 1.2 was seen to end 13 % off where 0.85 ends 0.5 % off.
-FIRST = Attempt(
-    features=1500,
-    peak_threshold=0.004,
-    masked=True,
-    overlap=None,
-    first_angle=4.0,
-    point_angle=1.0,
-    min_inliers=30,
-    focal_factors=(0.85,),
-)
-SECOND = Attempt(
-    features=4000,
-    peak_threshold=0.002,
-    masked=True,
-    overlap=None,
-    first_angle=2.0,
-    point_angle=0.4,
-    min_inliers=15,
-    focal_factors=(0.85, 1.5),
-)
+FOCAL = 0.85
+FOCAL_GUESSES = (FOCAL, 1.5)
+ORDERED_FRAMES = 60  # longer clips are matched along time first, not all pairs
+ALL_PAIRS_FRAMES = 150  # longer clips are never matched in all pairs
+OVERLAP = 12
+
+
+def attempts(frames: int, hint: float | None, masked: bool) -> tuple[Attempt, ...]:
+    """The tries at a clip of so many frames, in order. `hint` is the focal length over the longer side that the file's
+    tags tell; `masked` says whether motion masks leave enough of the picture, for all but the first try.
+    """
+    guesses = FOCAL_GUESSES if hint is None else (hint, FOCAL)
+    first = Attempt(
+        name="the usual settings",
+        features=1500,
+        peak_threshold=0.004,
+        masked=True,
+        overlap=None if frames <= ORDERED_FRAMES else OVERLAP,
+        first_angle=4.0,
+        point_angle=1.0,
+        min_inliers=30,
+        focal_factors=guesses[:1],
+    )
+    all_pairs = frames <= ALL_PAIRS_FRAMES
+    more = replace(
+        first,
+        name=f"more and weaker features, {'all pairs' if all_pairs else 'pairs farther apart'}, smaller angles",
+        features=4000,
+        peak_threshold=0.002,
+        masked=masked,
+        overlap=None if all_pairs else 3 * OVERLAP,
+        first_angle=2.0,
+        point_angle=0.4,
+        min_inliers=15,
+        focal_factors=guesses,
+    )
+    slight = replace(more, name="very small angles", first_angle=0.5, point_angle=0.1, focal_factors=guesses[:1])
+    affine = replace(more, name="affine features pooled over sizes", affine=True, focal_factors=guesses[:1])
+    return first, more, slight, affine
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Video:
     codec: str
     is_hdr: bool
     is_interlaced: bool
+    tags: dict[str, str]  # of the file and the picture's track
 
     @property
     def duration(self) -> float:
@@ -95,6 +96,7 @@ def probe_video(path: Path) -> Video:
         if first is None:
             raise _broken_at(path, times, 0)
         codec = stream.codec_context.codec.canonical_name
+        tags = {**container.metadata, **stream.metadata}
         width, height = round(first.width * float(stream.sample_aspect_ratio or 1)), first.height
     across, down, turned = _orientation(first)
     if turned:
@@ -111,6 +113,7 @@ def probe_video(path: Path) -> Video:
         codec=codec,
         is_hdr=int(first.color_trc) in (PQ, HLG),
         is_interlaced=first.interlaced_frame,
+        tags=tags,
     )
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
 
 POINTS = 200_000  # depth pixels that decide the bounds
+ASSUMED_DISTANCE = 3.0  # camera units to what a camera that never moves looks at
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def uncontract(points: Tensor) -> Tensor:
 def find_bounds(clip: Clip) -> Bounds:
     """The bounds of a training clip: from its depth if it has any, else from its cameras and what the capture says.
 
-    Raises BadInput where neither says how large the scene is (no depth and a camera that never moves).
+    Where neither says how large the scene is (no depth and a camera that never moves) a distance is assumed.
     """
     points, depth = _depth_points(clip)
     if len(depth) >= 100:
@@ -75,11 +75,9 @@ def _camera_bounds(cameras: Cameras) -> Bounds:
     pose = cameras.camera_to_world.cpu().double()
     centres, axes = pose[:, :, 3], -pose[:, :, 2]
     travel = float((centres - centres.mean(dim=0)).norm(dim=-1).max())
-    if travel < 1e-6:
-        raise BadInput(
-            "the camera does not move and there is no depth: nothing says how large the scene is",
-            "give depth maps (depth.source), or a video whose camera moves",
-        )
+    if travel < 1e-6:  # nothing says how large the scene is, and nothing will contradict an assumption
+        ahead = centres.mean(dim=0) + ASSUMED_DISTANCE * axes.mean(dim=0)
+        return Bounds(_triple(ahead.float()), 0.5 * ASSUMED_DISTANCE, 0.05 * ASSUMED_DISTANCE, 20 * ASSUMED_DISTANCE)
     projector = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
     system = projector.sum(dim=0) + 1e-3 * len(axes) * torch.eye(3, dtype=torch.float64)
     # Parallel axes meet nowhere: the small ridge pulls the answer to a point a few travels ahead.

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdy_core.geometry.similarity import Similarity, umeyama, upright
+from dpdy_core.geometry.similarity import Similarity, align_poses, umeyama, upright
 
 
 def _rotation(generator: np.random.Generator) -> np.ndarray:
@@ -75,3 +75,19 @@ def test_upright_turns_the_cameras_up_and_scales_depth(down: bool) -> None:
         np.einsum("nij,nkj->nik", moved[:, :3, :3], moved[:, :3, :3]), np.tile(np.eye(3), (4, 1, 1)), atol=1e-9
     )
     assert np.median(depths) * world.scale == pytest.approx(3.0)
+
+
+def test_poses_on_a_straight_path_are_aligned_by_their_rotations() -> None:
+    dice = np.random.default_rng(5)
+    source = np.zeros((6, 4, 4))
+    source[:, :3, :3] = [_rotation(dice) for _ in range(6)]
+    source[:, 0, 3] = np.arange(6)  # its spin about x is left open by the centres
+    truth = Similarity(2.5, _rotation(dice), np.array([1.0, -2.0, 3.0]))
+    found = align_poses(source, truth.camera_to_world(source))
+    np.testing.assert_allclose(found.rotation, truth.rotation, atol=1e-12)
+    np.testing.assert_allclose(found.shift, truth.shift, atol=1e-12)
+    assert found.scale == pytest.approx(2.5)
+    with pytest.raises(ValueError, match="one place"):
+        align_poses(np.tile(np.eye(4), (3, 1, 1)), source[:3])
+    with pytest.raises(ValueError, match="two or more"):
+        align_poses(source[:1], source[:1])

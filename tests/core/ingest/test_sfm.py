@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from textured_room import FOCAL, SIZE, Room, sideways, write_room
+from textured_room import FOCAL, SIZE, Room, camera, sideways, write_room
 
 from dpdy_core.errors import BadInput, CamerasFailed, Cancelled
 from dpdy_core.geometry.similarity import umeyama
-from dpdy_core.ingest.cameras import solve_cameras
+from dpdy_core.ingest.cameras import between, solve_cameras
 from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.progress import Event, Reporter
@@ -100,12 +100,47 @@ def test_equal_seeds_give_equal_poses(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_a_still_camera_fails_with_its_cause(tmp_path: Path) -> None:
+def test_a_still_camera_gets_one_pose_and_says_so(tmp_path: Path) -> None:
+    room = write_room(tmp_path, [sideways(3, 1.0)[1]] * 6, tests=(2,), given=False)
+    found = _run(room)
+    assert sorted(found) == sorted(room.poses)
+    for pose in found.values():
+        np.testing.assert_array_equal(pose, found["images/000.png"])
+    document = read_transforms(room.run.capture)
+    assert document["camera_motion"] == "static"
+    assert document["fl_x"] == pytest.approx(0.85 * SIZE[0])
+    assert room.said("fallback") == [document["camera_note"]]
+    for part in ("stands still", "assumed focal length (61 degrees", "no parallax"):
+        assert part in document["camera_note"]
+    assert not (room.run.capture / POINTS_FILE).exists()
+
+
+def test_a_still_camera_takes_the_focal_length_of_the_tags(tmp_path: Path) -> None:
     room = write_room(tmp_path, [sideways(3, 1.0)[1]] * 6, given=False)
-    with pytest.raises(CamerasFailed, match=r"0% of the training frames.*parallax") as caught:
-        _run(room)
-    assert "move the camera" in caught.value.remedy
-    assert [p.name for p in room.run.root.iterdir()] == ["capture"]
+    document = read_transforms(room.run.capture)
+    write_transforms(room.run.capture, document | {"focal_35mm": 26.0})
+    _run(room)
+    document = read_transforms(room.run.capture)
+    assert document["fl_x"] == pytest.approx(26 / (0.8 * np.hypot(36, 24)) * SIZE[0], rel=1e-6)
+    assert "the file's tags" in document["camera_note"]
+
+
+def test_a_camera_that_only_turns_gets_rotations(tmp_path: Path) -> None:
+    angles = np.radians(np.linspace(-9, 9, 8))
+    poses = [camera(np.zeros(3), np.array([np.sin(a), -0.05 * np.cos(3 * a), -np.cos(a)])) for a in angles]
+    room = write_room(tmp_path, poses, tests=(3,), given=False)
+    found = _run(room)
+    assert sorted(found) == sorted(room.poses)
+    first = room.document["train_filenames"][0]
+    for name, pose in found.items():
+        np.testing.assert_allclose(pose[:3, 3], 0, atol=1e-12)
+        turned = found[first][:3, :3].T @ pose[:3, :3]
+        assert _angle(turned, room.poses[first][:3, :3].T @ room.poses[name][:3, :3]) < 0.3, name
+    document = read_transforms(room.run.capture)
+    assert document["camera_motion"] == "turning"
+    assert document["fl_x"] == pytest.approx(FOCAL, rel=0.03)
+    assert document["camera_note"] in room.said("fallback")
+    assert room.said("warning") == ["structure from motion with the usual settings placed 0% of the training frames"]
 
 
 def test_blank_frames_fail_with_their_cause(tmp_path: Path) -> None:
@@ -131,6 +166,31 @@ def test_frames_that_do_not_register_are_dropped_with_a_warning(tmp_path: Path) 
     assert any(m.startswith("1 of 1 test frames") for m in room.said("warning"))
 
 
+def test_poses_are_interpolated_only_if_asked_and_never_for_held_out_frames(tmp_path: Path) -> None:
+    settings = {"cameras.interpolate": True}
+    room = write_room(tmp_path, sideways(7, 1.8), tests=(4,), given=False, settings=settings)
+    for name in ("images/002.png", "images/004.png"):
+        cv2.imwrite(str(room.run.capture / name), np.full((SIZE[1], SIZE[0], 3), 128, np.uint8))
+    found = _run(room)
+    document = read_transforms(room.run.capture)
+    assert document["test_filenames"] == []
+    assert len(document["train_filenames"]) == 6
+    assert [f["file_path"] for f in document["frames"] if f.get("pose_interpolated")] == ["images/002.png"]
+    np.testing.assert_allclose(
+        found["images/002.png"][:3, 3], (found["images/001.png"] + found["images/003.png"])[:3, 3] / 2, atol=1e-9
+    )
+    assert room.said("fallback") == ["1 of 6 training frames have a pose interpolated between their neighbours'"]
+
+
+def test_the_way_between_two_poses_turns_evenly() -> None:
+    one, two = camera(np.zeros(3), np.array([0.0, 0, -1])), camera(np.array([1.0, 2, 3]), np.array([2.0, 2, 2]))
+    for share in (0.0, 0.25, 1.0):
+        pose = between(one, two, share)
+        assert _angle(one, pose) == pytest.approx(share * _angle(one, two), abs=1e-5)
+        np.testing.assert_allclose(pose[:3, 3], share * two[:3, 3], atol=1e-12)
+        np.testing.assert_allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3), atol=1e-12)
+
+
 def test_given_poses_are_kept_as_they_are(tmp_path: Path) -> None:
     room = write_room(tmp_path, sideways(4, 1.0), tests=(1,))
     found = _run(room)
@@ -138,6 +198,12 @@ def test_given_poses_are_kept_as_they_are(tmp_path: Path) -> None:
     for name in found:
         np.testing.assert_array_equal(found[name], room.poses[name])
     assert not (room.run.capture / POINTS_FILE).exists()
+
+
+def test_given_poses_in_one_place_are_said_to_cost_depth(tmp_path: Path) -> None:
+    room = write_room(tmp_path, [sideways(3, 1.0)[1]] * 4)
+    _run(room)
+    assert any("stands in one place: there is no parallax" in m for m in room.said("warning"))
 
 
 def test_held_out_frames_without_given_pose_are_left_out(tmp_path: Path) -> None:

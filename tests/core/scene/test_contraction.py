@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras, look_at
 from dpdy_core.ingest.clip import Clip
-from dpdy_core.scene.contraction import contract, find_bounds, uncontract, unit_cube
+from dpdy_core.scene.contraction import ASSUMED_DISTANCE, contract, find_bounds, uncontract, unit_cube
 
 COORDINATE = st.floats(-50, 50, allow_nan=False)
 
@@ -102,9 +101,13 @@ def test_bounds_scale_with_the_scene() -> None:
         assert getattr(large, name) == pytest.approx(100 * getattr(small, name), rel=1e-3)
 
 
-def test_a_still_camera_without_depth_is_refused() -> None:
-    with pytest.raises(BadInput, match="does not move"):
-        find_bounds(clip_looking_at(torch.zeros(3), 3.0, None, 0.0))
+def test_a_still_camera_without_depth_gets_an_assumed_distance() -> None:
+    clip = clip_looking_at(torch.zeros(3), 3.0, None, 0.0)
+    bounds = find_bounds(clip)
+    pose = clip.cameras.camera_to_world[0]
+    ahead = torch.tensor(bounds.centre) - pose[:, 3]
+    torch.testing.assert_close(ahead, -ASSUMED_DISTANCE * pose[:, 2], atol=1e-5, rtol=0)
+    assert bounds.near < ASSUMED_DISTANCE < bounds.far
 
 
 def test_without_depth_the_capture_may_tell_how_far_things_are() -> None:
