@@ -93,6 +93,13 @@ class SparseModel:
     colmap: Any  # the pycolmap.Reconstruction, and
     database: Path  # its features and matches, to place further images against it
 
+    def parallax(self) -> float:
+        """Degrees between the outermost cameras as seen from a point at the median depth."""
+        centres = np.array([-pose[:, :3].T @ pose[:, 3] for pose in self.w2c.values()])
+        apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1).max()
+        depths = [self.xyz[i] @ self.w2c[n][2, :3] + self.w2c[n][2, 3] for n, (i, _) in self.observations.items()]
+        return float(np.degrees(2 * np.arctan2(apart / 2, np.median(np.concatenate(depths)))))
+
 
 @dataclass(frozen=True)
 class Evidence:

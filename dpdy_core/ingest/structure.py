@@ -18,6 +18,7 @@ CameraMotion = Literal["moving", "turning", "static"]
 
 ENOUGH = 0.95  # share of the training frames below which structure from motion is tried again
 NEIGHBOURS = 24  # training frames that a held-out frame is compared with
+FAR_APART = 3.0  # degrees between the outermost cameras, below which the focal length cannot be told
 MOSTLY_MOVING = 0.5  # share of moving pixels above which masks leave too little
 NO_PARALLAX = (
     "there is no parallax: neither depth nor the size of the scene can be measured, and novel views hold only close to "
@@ -89,6 +90,12 @@ def find_cameras(footage: Footage, workspace: Path, config: RunConfig, reporter:
         raise _failure(best.share, best.evidence, moving, least)
     if best.share < ENOUGH:
         reporter.warn(f"{best.share:.0%} of the training frames could be placed: {_cause(best.evidence, moving)[0]}")
+    angle = best.model.parallax()
+    if angle < FAR_APART and footage.known is None:
+        reporter.warn(
+            f"the camera hardly moves ({angle:.1f} degrees as seen from the scene): the focal length, and with it all "
+            "depth, may be wrong by 10 % or more; give the intrinsics or move the camera farther"
+        )
     queries = footage.queries([name for name in footage.train if name in best.model.w2c], NEIGHBOURS)
     found = localise.localise(best.model, queries, best.attempt, config.seed, reporter.check)
     return Solution(best.model.w2c | found, best.model.intrinsics, "moving", "", best.model)

@@ -11,6 +11,7 @@ from dpdy_core.geometry.similarity import umeyama
 from dpdy_core.ingest.cameras import between, solve_cameras
 from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
+from dpdy_core.ingest.sparse_model import Intrinsics, SparseModel
 from dpdy_core.progress import Event, Reporter
 
 
@@ -141,6 +142,21 @@ def test_a_camera_that_only_turns_gets_rotations(tmp_path: Path) -> None:
     assert document["fl_x"] == pytest.approx(FOCAL, rel=0.03)
     assert document["camera_note"] in room.said("fallback")
     assert room.said("warning") == ["structure from motion with the usual settings placed 0% of the training frames"]
+
+
+def test_parallax_is_the_angle_between_the_outermost_cameras() -> None:
+    poses = {str(i): np.column_stack([np.eye(3), [-float(i), 0, 0]]) for i in range(3)}
+    points = np.array([[0.0, 0, 1], [1, 0, 1], [0, 1, 1]])
+    seen = {name: (np.arange(3), np.zeros((3, 2))) for name in poses}
+    model = SparseModel(poses, Intrinsics(1, 1, 0, 0), points, seen, 0.0, None, Path())
+    assert model.parallax() == pytest.approx(90)
+
+
+def test_a_camera_that_hardly_moves_has_an_uncertain_focal_length(tmp_path: Path) -> None:
+    room = write_room(tmp_path, sideways(8, 0.12), given=False)
+    _run(room)
+    assert read_transforms(room.run.capture)["camera_motion"] == "moving"
+    assert any("the focal length, and with it all depth, may be wrong" in m for m in room.said("warning"))
 
 
 def test_blank_frames_fail_with_their_cause(tmp_path: Path) -> None:
