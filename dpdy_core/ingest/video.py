@@ -40,11 +40,17 @@ class Video:
     stored: tuple[int, int]  # width and height as coded
     width: int  # upright, with square pixels
     height: int
-    rotation: int  # degrees clockwise that the player turns the stored frames by
+    orientation: tuple[int, int, bool]  # sign across, sign down, x and y swapped: see `_orientation`
     codec: str
     is_hdr: bool
     is_interlaced: bool
     tags: dict[str, str]  # of the file and the picture's track
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise that the player turns the stored frames by."""
+        across, down, turned = self.orientation
+        return (90 if across < 0 else 270) if turned else (180 if across < 0 and down < 0 else 0)
 
     @property
     def duration(self) -> float:
@@ -98,8 +104,8 @@ def probe_video(path: Path) -> Video:
         codec = stream.codec_context.codec.canonical_name
         tags = {**container.metadata, **stream.metadata}
         width, height = round(first.width * float(stream.sample_aspect_ratio or 1)), first.height
-    across, down, turned = _orientation(first)
-    if turned:
+    orientation = _orientation(first)
+    if orientation[2]:
         width, height = height, width
     check_size(width, height, path.name)
     return Video(
@@ -109,7 +115,7 @@ def probe_video(path: Path) -> Video:
         stored=(first.width, first.height),
         width=width,
         height=height,
-        rotation=(90 if across < 0 else 270) if turned else (180 if across < 0 and down < 0 else 0),
+        orientation=orientation,
         codec=codec,
         is_hdr=int(first.color_trc) in (PQ, HLG),
         is_interlaced=first.interlaced_frame,
@@ -233,7 +239,8 @@ def _check_stored_size(video: Video, frame: VideoFrame) -> None:
 def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
     """The display matrix as (sign across, sign down, whether x and y are swapped) of the displayed picture.
 
-    The matrix [a b; c d] sends stored (x, y) to displayed (a x + c y, b x + d y) (ISO/IEC 14496-12, 8.3.2.3).
+    The matrix [a b; c d] sends stored (x, y) to displayed (a x + c y, b x + d y) (ISO/IEC 14496-12, 8.3.2.3). To be
+    asked of one frame only: PyAV ties it into a cycle, and it stays in memory until the garbage collector runs.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -247,7 +254,7 @@ def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
 def _upright(video: Video, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 RGB as a player shows it, at `size` (width, height)."""
     _check_stored_size(video, frame)
-    across, down, turned = _orientation(frame)
+    across, down, turned = video.orientation
     width, height = size[::-1] if turned else size
     # Untagged HD is BT.709 by custom; the converter would take BT.601.
     untagged_hd = int(frame.colorspace) == _UNSPECIFIED and min(frame.width, frame.height) >= _BT709_HEIGHT

@@ -1,3 +1,4 @@
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -169,6 +170,18 @@ def test_files_named_in_a_video_are_not_opened(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(BadInput, match="points to other files"):
             probe_video(path)
+
+
+def test_no_decoded_frame_stays_in_memory(tmp_path: Path) -> None:
+    """Without the garbage collector too: a 4K frame is 12 MB, and what it would collect comes too late."""
+    video = probe_video(make_video(tmp_path / "clip.mp4", 60, prepare=lambda stream: stream.set_display_rotation(90)))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in read_frames(video, range(60), (48, 64)):
+            assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) < 10
+    finally:
+        gc.enable()
 
 
 def test_descriptors_are_closed(tmp_path: Path) -> None:
