@@ -15,6 +15,7 @@ import typer
 from dpdy_core.ablation.command import ablate
 from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.errors import BadInput, BadSettings
+from dpdy_core.ingest.command import inspect
 from dpdy_core.presets import PRESETS, parse_assignments, resolve
 from dpdy_core.progress import Reporter, append_file, console
 from dpdy_core.rundir import RunDir, read_json
@@ -164,27 +165,7 @@ def evaluate(
     _write_json(metrics) if as_json else typer.echo(json.dumps(metrics["mean"], indent=2))
 
 
-@app.command()
-def inspect(
-    capture: Annotated[Path, typer.Argument(metavar="VIDEO_OR_CAPTURE")],
-    as_json: AsJson = False,
-) -> None:
-    """Judge a video or capture before any training.
-
-    Example: dpdy inspect video.mp4
-    """
-    from dpdy_core.ingest.inspect import inspect_input
-    from dpdy_core.ingest.sandbox import confined
-
-    report = confined(inspect_input, capture, reporter=Reporter(console()))
-    if as_json:
-        _write_json(report)
-        return
-    for key, value in report.items():
-        if key != "warnings":
-            typer.echo(f"{key:<18}{value}")
-    for warning in report.get("warnings", []):
-        typer.echo(f"warning: {warning}")
+app.command()(inspect)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import numpy as np
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput
 from dpdy_core.geometry.similarity import upright
+from dpdy_core.ingest.camera_report import add_cameras
 from dpdy_core.ingest.clip import frames_of, read_transforms, write_transforms
 from dpdy_core.ingest.footage import INTRINSICS, Footage, footage_of, scratch_folder
 from dpdy_core.ingest.pinhole import camera_to_world
@@ -45,6 +46,7 @@ def solve_cameras(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
         _interpolate(document, reporter)
     _keep_posed(document, reporter)
     write_transforms(run.capture, document)
+    add_cameras(run)
 
 
 def _keep_posed(document: dict[str, Any], reporter: Reporter) -> None:

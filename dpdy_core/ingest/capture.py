@@ -10,6 +10,7 @@ import numpy as np
 
 from dpdy_core.config import IngestConfig, RunConfig
 from dpdy_core.ingest.choice import frames_of_capture, frames_of_video
+from dpdy_core.ingest.forecast import forecast
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
 from dpdy_core.ingest.images import canonical_suffix, fitted_size, verbatim_suffix, write_rgb
 from dpdy_core.ingest.inspect import inspect_source
@@ -71,7 +72,8 @@ def write_capture(root: Path, path: Path, settings: dict[str, Any], reporter: Re
             else:
                 document = _write_capture(source, config, folder, reporter)
             write_json(folder / run.transforms_file.name, document)
-            write_json(folder / run.capture_report_file.name, {**report, "chosen": _chosen(document)})
+            report |= {"forecast": forecast(report), "chosen": _chosen(document)}
+            write_json(folder / run.capture_report_file.name, report)
 
 
 def _document(kind: str, size: tuple[int, int], fps: float, frames: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

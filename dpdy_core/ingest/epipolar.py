@@ -3,13 +3,16 @@
 Points are (N, 2) pixels x, y in OpenCV's convention.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
-from dpdy_core.ingest.pinhole import Pinhole
+if TYPE_CHECKING:  # it loads torch, which the capture report must do without
+    from dpdy_core.ingest.pinhole import Pinhole
 
 Model = Literal["poses", "fundamental", "homography", "still"]
 
@@ -67,6 +70,25 @@ def motion_from_poses(one: Pinhole, two: Pinhole, first: np.ndarray, second: np.
     return CameraMotion("poses", fundamental_from_poses(one.k, one.w2c, two.k, two.w2c))
 
 
+def fit_homography(first: np.ndarray, second: np.ndarray, tolerance: float, trials: int = 2000) -> np.ndarray | None:
+    """(3, 3) homography that carries most points (N, 2) of `first` to within `tolerance` pixels; None without any."""
+    cv2.setRNGSeed(0)
+    try:
+        return cv2.findHomography(first, second, cv2.USAC_MAGSAC, tolerance, None, trials, 0.999)[0]
+    except cv2.error:  # raised for some point sets that allow no model
+        return None
+
+
+def fit_fundamental(first: np.ndarray, second: np.ndarray, tolerance: float, trials: int = 2000) -> np.ndarray | None:
+    """(3, 3) fundamental matrix that most point pairs (N, 2) obey to within `tolerance` pixels; None without any."""
+    cv2.setRNGSeed(0)
+    try:
+        matrix = cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, tolerance, 0.999, trials)[0]
+    except cv2.error:
+        return None
+    return matrix if matrix is not None and matrix.shape == (3, 3) else None
+
+
 def fit_motion(
     first: np.ndarray, second: np.ndarray, tolerance: float, moves: np.ndarray | None = None
 ) -> CameraMotion:
@@ -80,13 +102,11 @@ def fit_motion(
     still = CameraMotion("still", np.eye(3))
     if len(first) < 16 or np.median(np.linalg.norm(second - first, axis=-1)) < STILL_PIXELS:
         return still
-    cv2.setRNGSeed(0)
-    homography, _ = cv2.findHomography(first, second, cv2.USAC_MAGSAC, tolerance, None, 2000, 0.999)
-    fundamental, _ = cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, tolerance, 0.999, 2000)
+    homography, fundamental = fit_homography(first, second, tolerance), fit_fundamental(first, second, tolerance)
     if homography is None:
         return still
     planar = CameraMotion("homography", homography)
-    if fundamental is None or fundamental.shape != (3, 3):
+    if fundamental is None:
         return planar
     general = CameraMotion("fundamental", fundamental)
     explained = (planar.residual(first, second) < tolerance).sum()

@@ -10,12 +10,14 @@ from ingest_samples import SHARED, make_images, make_posed, make_video, picture
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.inspect import inspect_input
+from dpdy_core.ingest.verdict import RANKS
 from dpdy_core.rundir import write_json
 
 KEYS = {
     *("kind", "frames", "fps", "duration", "width", "height", "rotation", "codec", "variable_frame_rate"),
     *("has_poses", "has_depth", "has_masks", "has_motion_masks", "has_splits", "splits"),
-    *("sharpness", "brightness", "warnings", "verdict"),
+    *("bits_per_pixel", "notes", "looked_at", "sharpness", "brightness", "motion", "cameras"),
+    *("warnings", "verdict", "reasons"),
 }
 
 
@@ -27,14 +29,26 @@ def write_clip(folder: Path, frames: list[np.ndarray]) -> Path:
 
 
 def sharp_clip(count: int = 16) -> list[np.ndarray]:
-    """Frames of a sliding texture with detail at all scales, like a photo: nothing to complain about."""
+    """Frames of a sliding texture with detail at all scales, like a photo, of which some parts are nearer than others:
+    nothing to complain about.
+    """
     generator = np.random.default_rng(0)
-    texture = np.zeros((192, 300))
+    texture = np.zeros((192, 340))
     for cell in (1, 2, 4, 8, 16, 32, 64):
-        coarse = generator.standard_normal((192 // cell + 1, 300 // cell + 1))
-        texture += cell**0.7 * cv2.resize(coarse, (300, 192), interpolation=cv2.INTER_CUBIC)
+        coarse = generator.standard_normal((192 // cell + 1, 340 // cell + 1))
+        texture += cell**0.7 * cv2.resize(coarse, (340, 192), interpolation=cv2.INTER_CUBIC)
     grey = (125 + 40 * texture / texture.std()).clip(0, 255).astype(np.uint8)
-    return [np.repeat(grey[:, 2 * i : 2 * i + 256, None], 3, axis=2) for i in range(count)]
+    x, y = np.meshgrid(np.arange(256, dtype=np.float32), np.arange(192, dtype=np.float32))
+    nearness = 2 + 0.9 * np.sin(x / 40) * np.cos(y / 30)
+    return [
+        np.repeat(cv2.remap(grey, x + i * nearness, y, cv2.INTER_CUBIC)[:, :, None], 3, axis=2) for i in range(count)
+    ]
+
+
+def unlike(seed: int) -> np.ndarray:
+    """A frame that has nothing in common with others."""
+    coarse = np.random.default_rng(100 + seed).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (256, 192), interpolation=cv2.INTER_CUBIC)
 
 
 def test_report_of_a_video(tmp_path: Path) -> None:
@@ -52,7 +66,7 @@ def test_report_of_a_video(tmp_path: Path) -> None:
     assert report["duration"] == pytest.approx(23 / 24, abs=1e-3)
     assert not report["variable_frame_rate"]
     assert any("small (48x64)" in message for message in report["warnings"])
-    assert report["verdict"] == "risky"
+    assert report["verdict"] == "will fail"
     write_json(tmp_path / "report.json", report)  # plain JSON values only
 
 
@@ -73,23 +87,35 @@ def test_a_good_clip_has_no_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "words", "verdict"),
     [
-        (lambda frames: [cv2.GaussianBlur(f, (0, 0), 9) for f in frames], "frames look blurred"),
+        (lambda frames: [cv2.GaussianBlur(f, (0, 0), 9) for f in frames], "frames look blurred", "risky"),
         (
-            lambda frames: [cv2.GaussianBlur(f, (0, 0), 4) if i == 0 else f for i, f in enumerate(frames)],
-            "more blurred",
+            lambda frames: [cv2.GaussianBlur(f, (0, 0), 4) if i % 4 == 0 else f for i, f in enumerate(frames)],
+            "25% of the frames are much more blurred",
+            "risky",
         ),
-        (lambda frames: [f // 2 if i > 7 else f for i, f in enumerate(frames)], "brightness jumps by 5"),
-        (lambda frames: [f // 16 for f in frames], "very dark"),
-        (lambda frames: [255 - f // 16 for f in frames], "over-exposed"),
-        (lambda frames: frames[:5], "only 5 training frames"),
+        (lambda frames: [f // 2 if i > 7 else f for i, f in enumerate(frames)], "brightness jumps by 5", "risky"),
+        (lambda frames: [f // 16 for f in frames], "very dark", "risky"),
+        (lambda frames: [255 - f // 16 for f in frames], "over-exposed", "risky"),
+        (lambda frames: frames[:5], "only 5 training frames", "risky"),
+        (lambda frames: [f for f in frames[::4] for _ in range(4)], "4 of them different", "risky"),
+        (lambda frames: [frames[i] for i in np.random.default_rng(0).permutation(16)], "out of order", "risky"),
+        (lambda frames: frames[:2], "only 2 training frames", "will fail"),
+        (lambda frames: frames[:1] * 16, "the camera stands still", "risky"),
+        (lambda frames: [frames[0][:, i : i + 200] for i in range(16)], "near and far things move alike", "risky"),
+        (lambda frames: [np.full_like(f, 120) for f in frames], "little can be recognised", "will fail"),
+        (lambda frames: frames[:8] + [f[:, ::-1] for f in frames[:8]], "a cut", "risky"),
+        (lambda frames: [unlike(i) for i in range(len(frames))], "only 6% of the frames", "will fail"),
     ],
 )
-def test_each_fault_is_told_with_a_remedy(tmp_path: Path, spoil, words: str) -> None:
+def test_each_fault_is_told_with_a_remedy(tmp_path: Path, spoil, words: str, verdict: str) -> None:
     report = inspect_input(write_clip(tmp_path / "c", spoil(sharp_clip())))
-    assert any(words in message and ";" in message for message in report["warnings"]), report["warnings"]
-    assert report["verdict"] == "risky"
+    told = [reason for reason in report["reasons"] if words in reason["what"]]
+    assert told, report["warnings"]
+    assert told[0]["verdict"] == verdict
+    assert f"{told[0]['what']}; {told[0]['remedy']}" in report["warnings"]
+    assert RANKS.index(report["verdict"]) >= RANKS.index(verdict)
 
 
 def test_sharpness_falls_with_blur(tmp_path: Path) -> None:
@@ -152,7 +178,7 @@ def test_samples_show_the_clip_and_not_its_beginning(tmp_path: Path) -> None:
 def test_shared_clips_are_good_and_quick(name: str, kind: str, frames: int, splits: tuple[int, int]) -> None:
     started = time.process_time()  # of all threads; the wall clock depends on what else runs
     report = inspect_input(SHARED / name)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 20
     assert (report["kind"], report["frames"], report["verdict"]) == (kind, frames, "good")
     assert (report["splits"]["train"], report["splits"]["test"]) == splits
     assert report["has_poses"] == (kind == "nerfstudio")
