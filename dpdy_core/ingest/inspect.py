@@ -190,8 +190,8 @@ def _connects(source: Video | SourceCapture, first: int, last: int) -> bool:
 
 def _motion(seen: Glance, links: list[Link]) -> dict[str, float | None]:
     """How the picture moves: `moved` (share of its longer side) and `parallax` (share of the points), each the largest
-    over the gaps between frames of the median over the links; `disorder`: motion between neighbours as a share of that
-    between far frames, None where either is unknown.
+    over the gaps between frames of the median over the links, for `parallax` the two widest gaps; `disorder`: motion
+    between neighbours as a share of that between far frames, None where either is unknown.
     """
     size = max(seen.frames[0].shape[:2])
     rank = {position: i for i, position in enumerate(seen.spread)}
@@ -200,7 +200,8 @@ def _motion(seen: Glance, links: list[Link]) -> dict[str, float | None]:
         if link.first in rank and link.second in rank:
             by_gap.setdefault(rank[link.second] - rank[link.first], []).append(link)
     moved = max((float(np.median([x.moved for x in group])) for group in by_gap.values()), default=0.0) / size
-    parallax = max((float(np.median([x.parallax for x in group])) for group in by_gap.values()), default=0.0)
+    wide = sorted(by_gap)[-2:]
+    parallax = max((float(np.median([x.parallax for x in by_gap[gap]])) for gap in wide), default=0.0)
     close = [x.moved for x in links if (x.first, x.second) in set(seen.neighbours)]
     far = [x.moved for x in by_gap.get(GAPS[-1], by_gap.get(GAPS[-2], []))]
     disorder = float(np.median(close) / max(np.median(far), 0.01 * size)) if close and far else None

@@ -14,7 +14,7 @@ CONTRAST = (
     0.012  # OpenCV divides it by its three layers: 0.004, the peak threshold of the first attempt in sparse_model
 )
 RATIO = 0.8  # Lowe (IJCV 2004)
-TOLERANCE = 1.5  # pixels at 480
+TOLERANCE, LEAST_TOLERANCE = 1.5 / 480, 0.4  # share of the longer side; pixels, what features are accurate to
 MIN_INLIERS = 20  # pictures of different things reach 16 by chance
 MIN_INLIER_SHARE = 0.25  # COLMAP's min_inlier_ratio
 TRIALS = 500  # a pair that needs more has too little in common
@@ -82,11 +82,12 @@ def _link(first: int, second: int, features: Mapping[int, Features], smooth: lis
     a, b = _matches(features[first], features[second])
     if len(a) < MIN_INLIERS:
         return None
-    homography, fundamental = (fit(a, b, TOLERANCE, TRIALS) for fit in (fit_homography, fit_fundamental))
+    tolerance = max(TOLERANCE * max(smooth[first].shape), LEAST_TOLERANCE)
+    homography, fundamental = (fit(a, b, tolerance, TRIALS) for fit in (fit_homography, fit_fundamental))
     flat = np.zeros(len(a), bool)
     if homography is not None:
-        flat = np.linalg.norm(transfer(homography, a) - b, axis=-1) < TOLERANCE
-    rigid = flat if fundamental is None else sampson_distance(fundamental, a, b) < TOLERANCE
+        flat = np.linalg.norm(transfer(homography, a) - b, axis=-1) < tolerance
+    rigid = flat if fundamental is None else sampson_distance(fundamental, a, b) < tolerance
     parallax = float((~flat[rigid]).mean()) if rigid.any() else 0.0
     inliers = flat | rigid
     count = int(inliers.sum())
