@@ -5,6 +5,7 @@ from textured_room import camera, render, sideways
 
 from dpdy_core.ingest.links import Link, find_features, groups, link_frames, pairs_in_order
 from dpdy_core.ingest.movers import moving_pixels
+from dpdy_core.ingest.verdict import NO_PARALLAX, PARALLAX
 
 
 def greys(poses: list[np.ndarray]) -> list[np.ndarray]:
@@ -22,8 +23,8 @@ def test_a_camera_that_moves_shows_parallax_and_one_that_turns_does_not() -> Non
     turned = link(*greys([camera(np.zeros(3), target), camera(np.zeros(3), target + np.array([0.5, 0.1, 0.0]))]))
     assert moved is not None
     assert turned is not None
-    assert moved.parallax > 0.2
-    assert turned.parallax < 0.05
+    assert moved.parallax > PARALLAX
+    assert turned.parallax < NO_PARALLAX
     assert turned.moved > 10
 
 
