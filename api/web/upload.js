@@ -1,13 +1,16 @@
-// The form of a new job: file, preset, settings; upload with progress, check, submit.
+// The form of a new job: a chosen file is uploaded and judged at once; then preset, settings, submit.
 import { Problem, announce, api, bytes, el, fill, post, problemBox, sendFile, setText } from "./dom.js";
 import { settingsForm } from "./settings.js";
+import { verdictCard } from "./verdict.js";
 
 export function uploadForm(onJob) {
   let file = null;
   let offer = null; // GET /v1/presets
   let settings = null;
   let limit = Infinity;
-  let aborter = null;
+  let aborter = null; // of the upload under way, or the last
+  let checked = null; // promise of the upload, or of null where it cannot be used
+  let busy = false;
 
   const picker = el("input", { type: "file", id: "file", accept: "video/*,.zip,.mkv,.mov,.webm,.mp4", onchange: () => choose(picker.files[0]) });
   const chosen = el("span", { class: "chosen" }, "Drop a video here, or choose one");
@@ -21,18 +24,20 @@ export function uploadForm(onJob) {
   const stop = el("button", { type: "button", class: "quiet", onclick: () => aborter?.abort() }, "Stop");
   const transfer = el("div", { class: "transfer", hidden: true }, bar, el("div", { class: "line" }, said, stop));
   const trouble = el("div", {});
+  const verdict = el("div", {});
   const start = el("button", { type: "submit", class: "primary", disabled: true }, "Make the scene");
   const form = el(
     "form",
     { onsubmit: submit, novalidate: true },
     drop,
+    transfer,
+    verdict,
     el("fieldset", {}, el("legend", {}, "Preset"), choices),
     el("details", { class: "advanced" },
       el("summary", {}, "Name and settings"),
       el("div", { class: "field wide" }, el("label", { for: "name" }, "name"), name),
       advanced),
     trouble,
-    transfer,
     start,
   );
 
@@ -59,7 +64,9 @@ export function uploadForm(onJob) {
     if (!picked) return;
     fill(trouble);
     if (picked.size > limit) {
-      file = null;
+      file = checked = null;
+      aborter?.abort();
+      fill(verdict);
       start.disabled = true;
       return complain(`${picked.name} has ${bytes(picked.size)}.`, `The server takes files up to ${bytes(limit)}.`);
     }
@@ -68,7 +75,9 @@ export function uploadForm(onJob) {
     setText(hint, bytes(file.size));
     drop.classList.add("full");
     name.placeholder = file.name;
-    start.disabled = false;
+    start.disabled = busy;
+    setText(start, "Make the scene");
+    check();
   }
 
   async function load() {
@@ -99,24 +108,52 @@ export function uploadForm(onJob) {
     fill(advanced, settings.element);
   }
 
+  // Uploads the chosen file and has it checked; the upload if it can be used, else null and a box that says why.
+  function check() {
+    aborter?.abort();
+    const mine = new AbortController();
+    aborter = mine;
+    fill(trouble);
+    fill(verdict);
+    transfer.hidden = false;
+    checked = sendFile(file, progress, mine.signal)
+      .then((upload) => ready(upload, mine.signal))
+      .then((upload) => {
+        fill(verdict, verdictCard(upload.report));
+        announce(`The capture was checked: ${upload.report?.verdict ?? "it can be used"}`);
+        return upload;
+      })
+      .catch((error) => {
+        if (aborter === mine) checked = null;
+        if (error.name !== "AbortError") fill(trouble, problemBox(error));
+        return null;
+      })
+      .finally(() => {
+        if (aborter === mine) transfer.hidden = true;
+      });
+  }
+
   async function submit(event) {
     event.preventDefault();
-    if (!file || aborter) return;
-    aborter = new AbortController();
-    fill(trouble);
-    transfer.hidden = false;
+    if (!file || busy) return;
+    busy = true;
     start.disabled = true;
     try {
-      const upload = await ready(await sendFile(file, progress, aborter.signal));
+      const told = verdict.hasChildNodes();
+      if (!checked) check();
+      const upload = await checked;
+      if (!upload) return;
+      if (!told && (upload.report?.verdict ?? "good") !== "good") {
+        setText(start, "Make the scene anyway");
+        return;
+      }
       const body = { upload_id: upload.id, preset: form.elements.preset.value, settings: settings.changes() };
       body.name = name.value.trim() || file.name;
-      tell("Starting the job");
       onJob(await post("/jobs", body, { "Idempotency-Key": key() }));
     } catch (error) {
-      if (error.name !== "AbortError") fill(trouble, problemBox(error));
+      fill(trouble, problemBox(error));
     } finally {
-      aborter = null;
-      transfer.hidden = true;
+      busy = false;
       start.disabled = false;
     }
   }
@@ -132,11 +169,11 @@ export function uploadForm(onJob) {
     announce(text);
   }
 
-  async function ready(upload) {
+  async function ready(upload, signal) {
     tell("Checking the capture");
     while (upload.state === "receiving" || upload.state === "checking") {
       await new Promise((resolve) => setTimeout(resolve, 500));
-      aborter.signal.throwIfAborted();
+      signal.throwIfAborted();
       upload = await api(`/uploads/${encodeURIComponent(upload.id)}`);
     }
     if (upload.state === "ready") return upload;

@@ -1,7 +1,8 @@
 """Stands in for `python -m dpdy_core`: the same commands, events and files, in seconds and without torch.
 
 `stand_in_engine.py PACE run FOLDER ...` takes PACE seconds a step. A capture that
-holds the word `fail` fails in `cameras`; one that holds `reject` is rejected by `inspect`.
+holds the word `fail` fails in `cameras`; one that holds `reject` is rejected by `inspect`, one that holds `risky` or
+`hopeless` is judged so.
 """
 
 import io
@@ -16,12 +17,22 @@ from PIL import Image
 
 from dpdy_core.config import STAGES
 from dpdy_core.errors import BadInput, CamerasFailed, DpdyError
+from dpdy_core.ingest.forecast import forecast
 from dpdy_core.progress import Reporter, json_lines
 from dpdy_core.rundir import RunDir, write_atomic, write_json
 
 STEPS = 8
 SIZE = (160, 120)
 PATHS = ("input", "bullet-time")
+REPORT = {
+    **{"kind": "video", "frames": 122, "fps": 29.97, "duration": 4.04, "width": 1280, "height": 720},
+    **{"has_splits": False, "has_poses": False, "has_depth": False, "has_motion_masks": False},
+    "splits": {"train": 122, "val": 0, "test": 0},
+    "sharpness": {"median": 500.0, "lowest": 400.0, "blurred_share": 0.05},
+    "brightness": {"median": 0.5, "largest_jump": 0.04},
+    "motion": {"parallax": 0.15, "moving_share": 0.1, "linked_share": 1.0},
+    **{"cameras": None, "notes": [], "warnings": [], "reasons": [], "verdict": "good"},
+}
 MEAN = {"psnr": 21.37, "ssim": 0.712, "ms_ssim": 0.833, "lpips": None, "moving": {"psnr": 17.2, "ssim": 0.6}}
 
 
@@ -82,9 +93,14 @@ def run(folder: RunDir, reporter: Reporter, pace: float) -> None:
 
 
 def inspect(file: Path) -> int:
-    broken = "reject" in file.read_text(errors="replace")
+    text = file.read_text(errors="replace")
+    broken = "reject" in text
     error = BadInput("the file holds no video frames", "copy it from the camera again")
-    document = error.problem() if broken else {"kind": "video", "frames": 24, "warnings": []}
+    document = error.problem() if broken else {**REPORT, "forecast": forecast(REPORT)}
+    for word, verdict in (("risky", "risky"), ("hopeless", "will fail")):
+        if word in text:
+            reasons = [{"verdict": verdict, "what": "the <b>camera</b> stands still", "remedy": "walk sideways"}]
+            document |= {"verdict": verdict, "reasons": reasons}
     sys.stdout.write(json.dumps(document) + "\n")
     return error.exit_code if broken else 0
 

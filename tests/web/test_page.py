@@ -147,6 +147,33 @@ def test_a_rejected_upload_is_explained_before_any_job(page: Page) -> None:
     expect(page.get_by_role("button", name="Make the scene")).to_be_enabled()
 
 
+def test_a_risky_capture_is_judged_before_any_job(page: Page) -> None:
+    page.locator("#file").set_input_files({"name": "x.mp4", "mimeType": "video/mp4", "buffer": b"risky"})
+    report = page.get_by_role("region", name="capture report")
+    expect(report.locator(".badge")).to_have_text("risky")
+    expect(report.locator(".reasons")).to_contain_text("The <b>camera</b> stands still. Walk sideways.")  # no markup
+    expect(report).to_contain_text("122 frames · 1280 × 720 · 29.97 a second · 4.0 s")
+    expect(report.get_by_role("row", name="smoke")).to_contain_text("min")
+    expect(page.locator("#announcer")).to_contain_text("risky")
+    assert page.url.endswith("/") or page.url.endswith("#/")  # nothing was submitted
+    page.get_by_role("button", name="Make the scene").click()
+    page.wait_for_url("**/#/jobs/*")
+    page.get_by_role("button", name="Cancel").click()
+
+
+def test_a_click_before_the_verdict_submits_only_what_is_good(page: Page) -> None:
+    page.route("**/v1/uploads/*", lambda route: (time.sleep(0.5), route.continue_()))
+    page.locator("#file").set_input_files({"name": "x.mp4", "mimeType": "video/mp4", "buffer": b"hopeless"})
+    page.get_by_role("button", name="Make the scene").click()
+    expect(page.get_by_role("region", name="capture report")).to_contain_text("will fail")
+    anyway = page.get_by_role("button", name="Make the scene anyway")
+    expect(anyway).to_be_enabled()
+    assert "/jobs/" not in page.url
+    page.locator("#file").set_input_files({"name": "y.mp4", "mimeType": "video/mp4", "buffer": b"a video"})
+    expect(page.get_by_role("region", name="capture report")).to_contain_text("good")
+    expect(anyway).to_have_count(0)
+
+
 def test_a_job_can_be_cancelled_and_deleted_with_the_keyboard(page: Page, server: str) -> None:
     job = start_job(page, "wrong one.mp4")
     page.get_by_role("button", name="Cancel").press("Enter")
