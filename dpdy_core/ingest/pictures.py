@@ -107,7 +107,7 @@ def _plot(cameras: list[Pinhole], centres: np.ndarray, points: np.ndarray) -> st
     looks = "".join(f"M{a:.1f},{b:.1f}L{c:.1f},{d:.1f}" for (a, b), (c, d) in zip(at, ends, strict=True))
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         'aria-label="the cameras and the points they saw, from above">'
         f'<path d="{dots}" stroke="currentColor" stroke-opacity=".35" stroke-width="1.6" stroke-linecap="round"/>'
         f'<path d="{looks}" stroke="currentColor" stroke-opacity=".6"/>'

@@ -11,6 +11,7 @@ from dpdy_core.ingest.movers import moving_pixels
 
 ACROSS = 4  # pictures side by side
 SIDE = 320  # longer side of each, pixels
+_ALONE = '<svg xmlns="http://www.w3.org/2000/svg"'  # what an SVG needs in a file of its own
 TINT = np.array([255, 60, 40], np.float32)  # of what moves
 
 
@@ -31,7 +32,7 @@ def write_pictures(folder: Path, pictures: dict[str, np.ndarray | str | None]) -
     for name, picture in pictures.items():
         if isinstance(picture, str):
             written.append(folder / f"{name}.svg")
-            written[-1].write_text(picture, encoding="utf-8")
+            written[-1].write_text(picture.replace("<svg", _ALONE, 1), encoding="utf-8")
         elif picture is not None:
             written.append(folder / f"{name}.jpg")
             written[-1].write_bytes(jpeg(picture))

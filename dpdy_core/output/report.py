@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from dpdy_core.config import PATH_NAMES, STAGES
+from dpdy_core.ingest.pictures import pictures_of
+from dpdy_core.ingest.tiles import jpeg
 from dpdy_core.output.curve import curve_svg
 from dpdy_core.output.scores import METRICS, REGIONS
 from dpdy_core.output.views import PARTS, part_file
@@ -17,6 +19,11 @@ from dpdy_core.progress import Event, read_events
 from dpdy_core.rundir import RunDir, read_json, write_atomic
 
 PICTURE_SIDE = 1280  # longer side of inlined pictures, pixels
+LOOKS = {
+    "masks": "motion masks",
+    "depth": "depth, near red, far blue, none black",
+    "cameras": "the training cameras from above, the first marked, and the points they saw",
+}
 MOST_VIEWS = 6  # held-out views shown as pictures
 
 
@@ -40,7 +47,9 @@ def write_report(run: RunDir) -> None:
         curves={stage: _curves(events, stage) for stage in ("scene", "prior")},
         stages=_stages(run, events),
         messages=_messages(events),
-        capture=_flat(_optional(run.capture_report_file) or {}),
+        judged=_optional(run.capture_report_file) or {},
+        capture=_facts_of_capture(run),
+        looks=_looks(run),
     )
     write_atomic(run.report_file, lambda partial: _write(partial, text))
 
@@ -86,6 +95,27 @@ def _pictures(run: RunDir) -> list[dict[str, str]]:
     files = sorted((run.evaluation / "images").glob("*.jpg"))
     files = files[:: max(1, -(-len(files) // MOST_VIEWS))]
     return [{"name": file.stem, "data": _inlined(file)} for file in files]
+
+
+def _facts_of_capture(run: RunDir) -> dict[str, Any]:
+    """The capture report without what the page tells elsewhere, in a flat table."""
+    flat = _flat(_optional(run.capture_report_file) or {})
+    told = ("looked_at", "sharpness.frames", "forecast", "reasons", "warnings", "verdict", "notes")
+    return {key: value for key, value in flat.items() if not key.startswith(told)}
+
+
+def _looks(run: RunDir) -> list[dict[str, Any]]:
+    """Masks, depth and camera path of the capture, as far as they are there."""
+    if not run.transforms_file.exists():
+        return []
+    found = []
+    for name, picture in pictures_of(run.capture).items():
+        if isinstance(picture, str):
+            found.append({"caption": LOOKS[name], "drawing": Markup(picture)})
+        elif picture is not None:
+            data = base64.b64encode(jpeg(picture)).decode()
+            found.append({"caption": LOOKS[name], "data": f"data:image/jpeg;base64,{data}"})
+    return found
 
 
 def _metric_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:

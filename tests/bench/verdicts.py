@@ -44,9 +44,11 @@ def solve(video: Path, poses: np.ndarray | None) -> dict[str, Any]:
 
 
 def outcome(found: dict[str, Any], moves: bool) -> str:
-    """`good`, `poor` or `fails`, from the cameras alone; cameras found for a camera that stood still mean nothing."""
-    if found["problem"] or found["registered"] < 0.5 or not moves or (found["centre"] or 0) > LOST:
+    """`good`, `poor`, `fails`, or `no parallax` for a camera that kept its place; from the cameras alone."""
+    if found["problem"] or found["registered"] < 0.5 or (found["centre"] or 0) > LOST:
         return "fails"
+    if not moves:
+        return "no parallax"
     return "poor" if found["registered"] < 0.95 or (found["centre"] or 0) > POOR else "good"
 
 

@@ -52,7 +52,9 @@ def test_a_full_run_is_reported_in_one_self_contained_page(
     for step in range(1, 20):
         reporter.step(step, 20, colour=1.0 / step, psnr=20.0 + step)
     reporter.done(seconds=3.0)
-    write_json(run.capture_report_file, {"frames": 6, "cameras": {"source": "capture"}})
+    reasons = [{"verdict": "risky", "what": "it is <b>dark</b>", "remedy": "film with more light"}]
+    judged = {"verdict": "risky", "reasons": reasons, "looked_at": [0.125], "forecast": {"smoke": {"cpu": 1}}}
+    write_json(run.capture_report_file, {"frames": 6, "cameras": {"source": "capture"}, **judged})
     evaluate_run(run, config, reporter)
     write_report(run)
     text = run.report_file.read_text()
@@ -67,6 +69,11 @@ def test_a_full_run_is_reported_in_one_self_contained_page(
     assert "nearest frame" in text
     assert "256 MiB" in text
     assert "cameras.source" in text
+    assert "it is &lt;b&gt;dark&lt;/b&gt;; film with more light" in text
+    assert "looked_at" not in text
+    assert "forecast" not in text
+    assert text.count('aria-label="the cameras and the points they saw, from above"') == 1
+    assert "The capture" in page.headings
     assert "/somewhere" not in text
 
 
