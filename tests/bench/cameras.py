@@ -75,7 +75,7 @@ def compare(document: dict[str, Any], truth: dict[str, Any]) -> list[str]:
     return [*(f"{x:.2f}" for x in (*both, *centres)), f"{angles(*steps).mean():.3f}", f"{ratio - 1:+.1%}"]
 
 
-def measure(source: Path, preset: str, settings: dict[str, str], keep: Path) -> list[str]:
+def measure(source: Path, preset: str, settings: dict[str, str], until: str, keep: Path) -> list[str]:
     """One row of the table."""
     events: list[Event] = []
     run = RunDir(keep)
@@ -83,7 +83,7 @@ def measure(source: Path, preset: str, settings: dict[str, str], keep: Path) -> 
     started = time.monotonic()
     failure = ""
     try:
-        run_pipeline(run, Reporter(events.append), until=settings.get("until", STAGES[2]))
+        run_pipeline(run, Reporter(events.append), until=until)
     except CamerasFailed as error:
         failure = error.detail
     seconds = [f"{e['stage']} {e['seconds']:.0f}" for e in events if e["event"] == "done"]
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("captures", nargs="+", type=Path)
     parser.add_argument("--preset", default="smoke")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--until", choices=STAGES[2:4], default=STAGES[2], help="last stage to run")
     parser.add_argument("--keep", type=Path, help="folder for the runs")
     chosen = parser.parse_args()
     settings = dict(item.split("=", 1) for item in chosen.set)
@@ -115,7 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for source in chosen.captures:
             folder = (chosen.keep or Path(scratch)) / f"{source.parent.name}-{source.stem}"
-            row = measure(source.resolve(), chosen.preset, settings, folder)
+            row = measure(source.resolve(), chosen.preset, settings, chosen.until, folder)
             sys.stdout.write(f"| {' | '.join(row)} |\n")
             sys.stdout.flush()
 
