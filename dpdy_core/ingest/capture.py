@@ -12,13 +12,14 @@ from dpdy_core.config import IngestConfig, RunConfig
 from dpdy_core.ingest.choice import frames_of_capture, frames_of_video
 from dpdy_core.ingest.forecast import forecast
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
-from dpdy_core.ingest.images import canonical_suffix, fitted_size, verbatim_suffix, write_rgb
+from dpdy_core.ingest.images import canonical_suffix, verbatim_suffix, write_rgb
 from dpdy_core.ingest.inspect import inspect_source
 from dpdy_core.ingest.lens import undistortion
 from dpdy_core.ingest.maps import convert_alpha, convert_depth, convert_mask, depth_step, write_map
 from dpdy_core.ingest.metadata import focal_of_image, focal_of_tags
 from dpdy_core.ingest.sandbox import SCRATCH, confined
 from dpdy_core.ingest.selection import choose_evenly, holdout
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.ingest.source import open_source
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.video import Video, read_frames

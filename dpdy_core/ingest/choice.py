@@ -5,8 +5,8 @@ import numpy as np
 
 from dpdy_core.config import IngestConfig
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
-from dpdy_core.ingest.images import fitted_size
 from dpdy_core.ingest.selection import choose_evenly, choose_sharp, frame_budget
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.ingest.survey import SKEW, SURVEY_SIZE, Survey, candidates, look, skew_of_rolling_shutter
 from dpdy_core.ingest.video import Video, read_frames
 from dpdy_core.progress import Reporter

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras
-from dpdy_core.ingest.images import fitted_size
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.rundir import read_json, write_json
 
 Split = Literal["train", "val", "test"]

@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dpdy_core.ingest.clip import fitted_size, frames_of, read_image, read_mask
+from dpdy_core.ingest.clip import frames_of, read_image, read_mask
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.metadata import focal_share
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.ingest.sparse_model import Intrinsics
 from dpdy_core.rundir import RunDir
 

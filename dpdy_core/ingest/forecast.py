@@ -3,7 +3,7 @@
 from typing import Any
 
 from dpdy_core.config import RunConfig
-from dpdy_core.ingest.images import fitted_size
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.presets import PRESETS
 
 # Seconds per unit of work, fitted to docs/results.md (smoke on one or two cores; fast on an H100, of whose scene stage

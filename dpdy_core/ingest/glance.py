@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from dpdy_core.ingest.frames import SourceCapture
-from dpdy_core.ingest.images import fitted_size
 from dpdy_core.ingest.maps import check_content
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.ingest.video import Video, read_frames
 
 SIZE = 480  # longer side of the frames looked at: sharpness and pixel distances are those at this size

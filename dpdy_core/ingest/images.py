@@ -22,12 +22,6 @@ _PNG_PIXELS = 1920 * 1080  # above this a PNG frame costs more disk and time tha
 _ORIENTATION, _LOCATION = 0x0112, 0x8825  # EXIF tags
 
 
-def fitted_size(width: int, height: int, max_size: int) -> tuple[int, int]:
-    """Width and height scaled down, never up, so that the longer side is at most `max_size`."""
-    scale = min(1.0, max_size / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
 def check_size(width: int, height: int, what: str) -> None:
     """Raise BadInput for a picture that is too large to decode or too small to use."""
     if width * height > MAX_IMAGE_PIXELS:

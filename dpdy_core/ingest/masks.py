@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 
 from dpdy_core.config import RunConfig
-from dpdy_core.ingest.clip import fitted_size, frames_of, load_cameras, read_image, read_transforms, write_transforms
+from dpdy_core.ingest.clip import frames_of, load_cameras, read_image, read_transforms, write_transforms
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.motion import motion_scores
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, write_atomic
 

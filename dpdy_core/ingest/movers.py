@@ -5,7 +5,7 @@ import numpy as np
 
 from dpdy_core.ingest.epipolar import fit_homography, fit_motion, transfer
 from dpdy_core.ingest.flow import consistent, flow_pair, pixel_grid
-from dpdy_core.ingest.images import fitted_size
+from dpdy_core.ingest.size import fitted_size
 
 SIZE = 240  # longer side of the frames compared
 TOLERANCE = 0.6  # pixels there; the masks stage takes 1 at 480

@@ -8,8 +8,8 @@ import numpy as np
 
 from dpdy_core.ingest.camera_report import look_at_point
 from dpdy_core.ingest.clip import frames_of, load_cameras, read_depth, read_image, read_mask, read_transforms
-from dpdy_core.ingest.images import fitted_size
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.tiles import ACROSS, SIDE, sheet, tinted
 

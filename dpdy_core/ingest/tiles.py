@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from dpdy_core.ingest.glance import Glance
-from dpdy_core.ingest.images import fitted_size
 from dpdy_core.ingest.movers import moving_pixels
+from dpdy_core.ingest.size import fitted_size
 
 ACROSS = 4  # pictures side by side
 SIDE = 320  # longer side of each, pixels

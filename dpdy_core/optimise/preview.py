@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dpdy_core.geometry.cameras import Cameras
-from dpdy_core.ingest.clip import Clip, fitted_size
+from dpdy_core.ingest.clip import Clip
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.render.renderer import Rendering, render_camera
 from dpdy_core.rundir import write_atomic

@@ -18,7 +18,8 @@ from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.geometry import paths
 from dpdy_core.geometry.path_file import camera_path_document, read_camera_path
 from dpdy_core.geometry.paths import Trajectory
-from dpdy_core.ingest.clip import Clip, fitted_size, load_clip, read_transforms
+from dpdy_core.ingest.clip import Clip, load_clip, read_transforms
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.optimise.camera_corrections import refined
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.output.video import (

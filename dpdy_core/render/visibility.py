@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate as resize
 
-from dpdy_core.ingest.clip import Clip, fitted_size
+from dpdy_core.ingest.clip import Clip
+from dpdy_core.ingest.size import fitted_size
 from dpdy_core.render.renderer import render_camera
 from dpdy_core.scene.scene import Scene
 
