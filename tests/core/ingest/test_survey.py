@@ -1,9 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from ingest_samples import make_run, recording
+from ingest_samples import make_run, make_video, recording
 from PIL import Image
 
 from dpdy_core.ingest.capture import ingest_capture
@@ -90,3 +91,14 @@ def test_focal_length_of_exif(tmp_path: Path) -> None:
 )
 def test_focal_share_is_one_at_the_width_of_the_sensor(size: tuple[int, int], millimetres: float) -> None:
     assert focal_share(millimetres, size[0] * 100, size[1] * 100) == pytest.approx(1)
+
+
+def test_focal_length_of_a_phones_video_reaches_the_capture(tmp_path: Path) -> None:
+    def tag(stream: Any) -> None:
+        stream.container.metadata["com.apple.quicktime.camera.focal_length.35mm_equivalent"] = "26"
+
+    run, config = make_run(
+        tmp_path / "run", make_video(tmp_path / "clip.mov", 4, prepare=tag, movflags="use_metadata_tags")
+    )
+    ingest_capture(run, config, recording()[0])
+    assert read_transforms(run.capture)["focal_35mm"] == 26
