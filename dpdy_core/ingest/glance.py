@@ -16,6 +16,7 @@ FEWEST, MOST = 32, 96  # frames spread over the clip, and
 PER_SECOND = 1.0  # as many as this between the two
 SPOTS = 8  # of them, where neighbours are looked at too
 MOMENT = 0.2  # seconds, about: how far apart two frames are between which things move visibly but not far
+HEAVY = 10**10  # pixels of a video that is not decoded but for its keyframes and a few after them: 13 s on a core
 ASSUMED_FPS = 24.0
 
 
@@ -42,10 +43,14 @@ def glance(source: Video | SourceCapture) -> Glance:
     """
     seconds = frame_seconds(source)
     last = len(seconds) - 1
+    keys = np.flatnonzero(source.keyframes) if isinstance(source, Video) else np.zeros(0, int)
+    heavy = isinstance(source, Video) and len(keys) > SPOTS and len(seconds) * source.width * source.height > HEAVY
     wanted = int(np.clip(PER_SECOND * seconds[-1], FEWEST, MOST))
-    spread = _spread(last, wanted, source.keyframes if isinstance(source, Video) else None)
+    spread = _spread(last, wanted, keys, heavy)
     ahead = max(1, round(MOMENT * last / max(seconds[-1], 1e-6)))
     spots = [spread[i] for i in np.linspace(0, len(spread) - 1, min(SPOTS, len(spread))).round().astype(int)]
+    if heavy:
+        spots = [int(keys[np.abs(keys - spot).argmin()]) for spot in spots]
     spots = sorted({min(spot, last - 1) for spot in spots})
     index = sorted({*spread, *(i + 1 for i in spots), *spots, *(min(i + ahead, last) for i in spots)})
     if isinstance(source, SourceCapture):
@@ -82,11 +87,10 @@ def look_at_frames(source: Video | SourceCapture, index: list[int]) -> Iterable[
         yield cv2.resize(source.picture(frames[i]), size, interpolation=cv2.INTER_AREA)
 
 
-def _spread(last: int, wanted: int, keyframes: np.ndarray | None) -> list[int]:
-    """Up to `wanted` of the frames 0 to `last`, ends included; keyframes where one is near: it decodes alone."""
+def _spread(last: int, wanted: int, keys: np.ndarray, only_keys: bool) -> list[int]:
+    """Up to `wanted` of the frames 0 to `last`, ends included; one of `keys` where one is near: it decodes alone."""
     even = np.unique(np.linspace(0, last, min(wanted, last + 1)).round().astype(int))
-    keys = np.flatnonzero(keyframes) if keyframes is not None else np.zeros(0, int)
-    reach = last / (4 * wanted)
+    reach = last if only_keys else last / (4 * wanted)
     chosen = {0, last}
     for i in even[1:-1]:
         nearest = keys[np.abs(keys - i).argmin()] if len(keys) else i
