@@ -163,7 +163,7 @@ def _death(code: int, limits: Limits) -> DpdyError:
     """Why a child without a result ended."""
     if code == -signal.SIGXCPU:
         return _too_slow(limits)
-    if code == -signal.SIGKILL:
+    if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # no decoder does that to itself
         return OutOfMemory("reading the file was killed from outside", "look whether the machine is short of memory")
     if code < 0:
         return BadInput(f"reading the file crashed the decoder ({signal.Signals(-code).name})", _REMEDY)

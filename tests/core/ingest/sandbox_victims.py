@@ -71,6 +71,10 @@ def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def terminated() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def spin() -> None:
     while True:
         pass

@@ -68,6 +68,7 @@ def test_no_network_no_programs_few_files() -> None:
         (victims.spin, Limits(seconds=1), BadInput, "limit of 1 s"),
         (victims.crash, Limits(), BadInput, "crashed the decoder .SIGSEGV"),
         (victims.killed, Limits(), OutOfMemory, "killed from outside"),
+        (victims.terminated, Limits(), OutOfMemory, "killed from outside"),
         (victims.stumble, Limits(), JobFailed, "exit code 1"),
     ],
 )
