@@ -1,11 +1,12 @@
 """What sections of settings are made of. Torch-free."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
+Number = Any  # a float or a 0-dim tensor: this module knows no torch
 
 
 class Section(BaseModel):
@@ -33,13 +34,15 @@ class Ramp(Section):
             raise ValueError("begin must not be after finish")
         return self
 
-    def at(self, progress: float) -> float:
-        """The value at `progress` in [0, 1]."""
-        if progress <= self.begin:
-            return self.start
-        if progress >= self.finish:
-            return self.end
-        return self.start + (self.end - self.start) * (progress - self.begin) / (self.finish - self.begin)
+    def at(self, progress: Number) -> Number:
+        """The value at `progress` in [0, 1], a number or a 0-dim tensor."""
+        share = within((progress - self.begin) / max(self.finish - self.begin, 1e-9))
+        return self.start + (self.end - self.start) * share
+
+
+def within(share: Number) -> Number:
+    """`share` held in [0, 1]. Tensors bring their own `clamp`, so that a CUDA graph can replay it."""
+    return min(max(share, 0.0), 1.0) if isinstance(share, int | float) else share.clamp(0.0, 1.0)
 
 
 def constant(value: float) -> Ramp:

@@ -56,6 +56,11 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     training = restore(config.scene, checkpoint, clip, device)
     if device.type == "cuda" and (reason := fuse_encoders(training.scene)):
         reporter.fall_back(reason)
+    if device.type == "cuda":
+        try:
+            training.graph()
+        except RuntimeError as error:
+            reporter.fall_back(f"the scene is optimised without CUDA graphs, slower: {error}")
     _optimise(run, config, reporter, training, checkpoint)
 
 

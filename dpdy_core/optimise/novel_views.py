@@ -8,6 +8,7 @@ from dpdy_core.geometry.cameras import Cameras, look_at
 from dpdy_core.ingest.clip import Clip
 from dpdy_core.optimise.observed_space import ObservedSpace
 from dpdy_core.scene.contraction import Bounds
+from dpdy_core.section import Number
 
 SPREAD = (0.05, 0.35)  # how far a novel camera moves, as a share of its distance to the target, first and last
 PULL = (0.1, 0.5)  # how far it goes from the mean of two poses towards the two extreme ones, first and last
@@ -38,7 +39,7 @@ class NovelViews:
         self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
 
     def draw(
-        self, count: int, progress: float, generator: torch.Generator, orbit: float | None = None
+        self, count: int, progress: Number, generator: torch.Generator, orbit: float | None = None
     ) -> tuple[Cameras, Tensor]:
         """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
@@ -55,7 +56,7 @@ class NovelViews:
         return cameras[chosen], times[chosen]
 
     def _candidates(
-        self, count: int, progress: float, generator: torch.Generator, orbit: float | None
+        self, count: int, progress: Number, generator: torch.Generator, orbit: float | None
     ) -> tuple[Cameras, Tensor]:
         device = self.centres.device
 
@@ -83,5 +84,5 @@ class NovelViews:
         return cameras, self.times[frames[0]]
 
 
-def _between(limits: tuple[float, float], progress: float) -> float:
+def _between(limits: tuple[float, float], progress: Number) -> Number:
     return limits[0] + (limits[1] - limits[0]) * progress

@@ -13,7 +13,7 @@ from dpdy_core.optimise.ray_batch import RayBatch
 from dpdy_core.optimise.reconstruction import colour_loss, motion_mask_loss
 from dpdy_core.optimise.regularisers import distortion, dynamic_sparsity, interlevel, skewed_entropy
 from dpdy_core.render.renderer import RayRendering
-from dpdy_core.section import Ramp
+from dpdy_core.section import Number, Ramp
 
 Rendered = TypeVar("Rendered")
 
@@ -71,7 +71,7 @@ def free_terms(losses: LossConfig, split: bool) -> list[Term[RayRendering]]:
 
 
 def weighted_sum(
-    terms: Sequence[Term[Rendered]], rendered: Rendered, progress: float
+    terms: Sequence[Term[Rendered]], rendered: Rendered, progress: Number
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the terms at training `progress` in [0, 1], and each unweighted value by name (detached)."""
     values = {term.name: term.value(rendered) for term in terms}

@@ -10,6 +10,7 @@ from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
 from dpdy_core.optimise.novel_views import NovelViews
+from dpdy_core.section import Number
 
 MOVING_SHARE = 0.3  # of the rays start on pixels that move, however few those are
 SPREAD = 0.5  # how far a camera is moved at most, as a share of the depth of what it looks at
@@ -53,7 +54,7 @@ class TrainingRays:
         self.moving_pixels = torch.nonzero(moving.flatten())[:, 0]
 
     def draw(
-        self, count: int, generator: torch.Generator, cameras: Cameras | None = None, progress: float = 0.0
+        self, count: int, generator: torch.Generator, cameras: Cameras | None = None, progress: Number = 0.0
     ) -> RayBatch:
         """`count` rays: plain ones, re-aimed ones, then those of novel views as they are at training `progress`.
 
@@ -125,7 +126,7 @@ class TrainingRays:
             observed=torch.cat([batch.observed[:start], observed]),
         )
 
-    def _add_novel(self, batch: RayBatch, count: int, progress: float, generator: torch.Generator) -> RayBatch:
+    def _add_novel(self, batch: RayBatch, count: int, progress: Number, generator: torch.Generator) -> RayBatch:
         """`batch` and `count` rays through random pixels of a few novel views, without anything observed."""
         assert self.novel is not None
         device = batch.origins.device

@@ -1,5 +1,7 @@
 """How settings move over training."""
 
+from dpdy_core.section import Number, within
+
 WARM_UP = 0.02  # share of training
 CAMERAS_FROM, CAMERAS_FULL = 0.1, 0.2  # share of training: a scene that is still fog says nothing about its cameras
 
@@ -15,10 +17,10 @@ def camera_rate_factor(progress: float) -> float:
     return min(1.0, max(0.0, (progress - CAMERAS_FROM) / (CAMERAS_FULL - CAMERAS_FROM)))
 
 
-def proposal_anneal(progress: float) -> float:
-    """Exponent on the proposal's weights: near zero at first, one from a quarter of training on.
+def proposal_anneal(progress: Number) -> Number:
+    """Exponent on the proposal's weights at `progress`: near zero at first, one from a quarter of training on.
 
     mip-NeRF 360, section 5 (slope 10).
     """
-    share = min(1.0, progress / 0.25)
+    share = within(progress / 0.25)
     return 10 * share / (9 * share + 1)

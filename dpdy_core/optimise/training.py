@@ -13,6 +13,7 @@ from dpdy_core.optimise.camera_corrections import CameraCorrections
 from dpdy_core.optimise.checkpoint import FRAMES, SCENE, Checkpoint, build_scene, tensors_below
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.exposure import Exposure
+from dpdy_core.optimise.graphed_step import GraphedStep
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Observation, free_terms, observed_terms, weighted_sum
 from dpdy_core.optimise.ray_batch import TrainingRays
@@ -22,6 +23,7 @@ from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.render.renderer import RayRendering, render_rays
 from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.scene import Scene
+from dpdy_core.section import Number
 
 GENERATOR = "generator"
 PAINTED = "painted."  # prefix of the pool of painted views
@@ -38,6 +40,7 @@ class Training:
         self.video: VideoDistillation | None = None
         self.refinement: Refinement | None = None
         self.views: TrainingViews | None = None  # the training views that all three began with
+        self.graphed: GraphedStep | None = None
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
         novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
@@ -75,8 +78,11 @@ class Training:
         factor = learning_rate_factor(progress, self.config.final_learning_rate)
         for group, (name, rate) in zip(self.optimiser.param_groups, self.rates.items(), strict=True):
             group["lr"] = rate * factor * (camera_rate_factor(progress) if name == "cameras" else 1.0)
-        self.optimiser.zero_grad(set_to_none=True)
-        numbers = self._reconstruct(progress)
+        if self.graphed is not None:
+            numbers = self.graphed(progress)
+        else:
+            self.optimiser.zero_grad(set_to_none=True)
+            numbers = self.reconstruct(progress)
         if self.distillation is not None and self.distillation.due(self.step, progress):
             loss, logged = self.distillation.loss(progress, self.generator)
             loss.backward()
@@ -99,7 +105,13 @@ class Training:
         """The training cameras as they are now."""
         return self.clip.cameras if self.cameras is None else self.cameras.correct(self.clip.cameras)
 
-    def _reconstruct(self, progress: float) -> dict[str, Tensor]:
+    def graph(self) -> None:
+        """Capture the reconstruction step as a CUDA graph. Raises RuntimeError where that fails."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.graphed = GraphedStep(self.reconstruct, parameters, self.generator)
+
+    def reconstruct(self, progress: Number) -> dict[str, Tensor]:
+        """Gradients of the losses on one batch of training rays, and their values; `progress` may be a tensor."""
         batch = self.rays.draw(self.config.rays, self.generator, self.corrected(), progress)
         background = torch.rand(3, device=batch.origins.device, generator=self.generator)
         rendering = render_rays(
