@@ -1,11 +1,11 @@
-"""One reconstruction step as a CUDA graph: its thousand small kernels take longer to launch than to run."""
+"""One step of the optimisation as a CUDA graph: its thousand small kernels take longer to launch than to run."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-WARM_UP = 3  # calls before the capture, which choose algorithms and compile
+from dpdy_core.cuda_graph import capture
 
 
 class GraphedStep:
@@ -23,24 +23,16 @@ class GraphedStep:
         generator: torch.Generator,
     ) -> None:
         """Captures. The generator is left as it was. Raises RuntimeError where the capture fails."""
-        parameters = list(parameters)
+        self._parameters = list(parameters)
         self._progress = torch.zeros((), device=generator.device)
-        before = generator.get_state()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                _forget(parameters)
-                step(self._progress)
-        torch.cuda.current_stream().wait_stream(side)
-        _forget(parameters)  # so that the capture makes gradients of its own, which every replay overwrites
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(generator)
-        with torch.cuda.graph(self._graph):
-            self._numbers = step(self._progress)
-        self._gradients = [parameter.grad for parameter in parameters]
-        self._parameters = parameters
-        generator.set_state(before)
+
+        def work() -> dict[str, Tensor]:
+            for parameter in self._parameters:  # so that the capture makes gradients of its own
+                parameter.grad = None
+            return step(self._progress)
+
+        self._graph, self._numbers = capture(work, generator)
+        self._gradients = [parameter.grad for parameter in self._parameters]
 
     def __call__(self, progress: float) -> dict[str, Tensor]:
         """Do the step at training `progress`; its numbers hold until the next call."""
@@ -48,9 +40,4 @@ class GraphedStep:
             parameter.grad = gradient
         self._progress.fill_(progress)
         self._graph.replay()
-        return self._numbers
-
-
-def _forget(parameters: list[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
+        return dict(self._numbers)

@@ -46,7 +46,7 @@ class ObservedSpace:
 
         def nearest(which: Tensor) -> Tensor:
             nothing = torch.full((count * CELLS * CELLS,), torch.inf, device=z.device)
-            return nothing.scatter_reduce(0, cell, torch.where(which, z, torch.inf), "amin")
+            return nothing.scatter_reduce(0, cell, z.masked_fill(~which, torch.inf), "amin")
 
         filmed = nearest(inside & front)
         shown = filmed.isfinite() & (filmed <= (1 + THICKNESS) * nearest(inside))

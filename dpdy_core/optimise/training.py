@@ -96,7 +96,7 @@ class Training:
                 self.refinement.renew(progress, self.generator)
             loss, logged = self.refinement.loss(progress, self.generator)
             loss.backward()
-            numbers |= logged
+            numbers = numbers | logged
         self.optimiser.step()
         self.step += 1
         return numbers | self.distilled

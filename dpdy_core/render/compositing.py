@@ -47,8 +47,7 @@ def composite(samples: FieldSamples, lengths: Tensor, blend: Literal["additive",
         static = -torch.expm1(-samples.static_density * lengths) * (1 - samples.blend)
         ratio = dynamic / (dynamic + static).clamp_min(1e-8)
         passing = (1 - dynamic) * (1 - static)
-        before = torch.cat([torch.ones_like(passing[:, :1]), passing[:, :-1].cumprod(dim=-1)], dim=-1)
-        weights = before * (1 - passing)
+        weights = transmittance(-passing.clamp_min(1e-10).log()) * (1 - passing)  # no cumprod: its gradient waits
     dynamic_weights = weights * ratio
     colour = (dynamic_weights[..., None] * samples.dynamic_colour).sum(dim=1)
     colour = colour + ((weights - dynamic_weights)[..., None] * samples.static_colour).sum(dim=1)

@@ -41,7 +41,7 @@ class Coverage:
         counts = self.known & (z > 0) & (~self.moving | ((self.times - time).abs() <= 0.75 * self.spacing))
         inside = (column >= 0) & (row >= 0) & (column < cameras.width) & (row < cameras.height)
         nowhere = cameras.height * cameras.width
-        place = torch.where(counts & inside, row * cameras.width + column, nowhere)
+        place = (row * cameras.width + column).masked_fill(~(counts & inside), nowhere)
         empty = torch.ones(nowhere + 1, device=z.device)
         empty[place] = 0.0
         return opened(empty[:-1].view(1, 1, cameras.height, cameras.width), HOLE)[0, 0]

@@ -34,11 +34,37 @@ def test_progress_as_a_tensor_gives_the_same_step(tmp_path: Path, progress: floa
     torch.testing.assert_close(gradients(one), gradients(other))
 
 
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_gpu
 def test_a_replayed_graph_is_the_step(tmp_path: Path) -> None:
     one, other = make_training(tmp_path / "one", "cuda"), make_training(tmp_path / "other", "cuda")
     other.graph()
     for _ in range(5):
         numbers, same = one.advance(), {name: value.clone() for name, value in other.advance().items()}
         torch.testing.assert_close(numbers, same, rtol=1e-3, atol=1e-5)  # the sums of scattered gradients have no order
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_after_a_failed_capture_the_step_goes_on_eagerly(tmp_path: Path) -> None:
+    one, other = make_training(tmp_path / "one", "cuda"), make_training(tmp_path / "other", "cuda")
+    honest = other.reconstruct
+
+    def waits(progress: object) -> dict[str, torch.Tensor]:
+        numbers = honest(progress)
+        float(numbers["loss"])
+        return numbers
+
+    other.reconstruct = waits  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        other.graph()
+    other.reconstruct = honest  # type: ignore[method-assign]
+    for _ in range(3):
+        torch.testing.assert_close(one.advance(), other.advance(), rtol=1e-3, atol=1e-5)
+    torch.rand(4, device="cuda")
+    torch.cuda.empty_cache()
+    other.graph()
+    assert other.advance()["loss"].isfinite()
