@@ -8,10 +8,11 @@ from torch import Tensor
 
 from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.scene_buffer import SceneBuffer
+from dpdy_core.prior.training_step import TrainingStep
 
 SCALES = 4  # of the pyramid on which reconstructions are compared
 GRADIENT_WEIGHT = 0.5
-KL_WEIGHT = 2e-4
+KL_WEIGHT = 1e-4
 HALF_EVERY = 4  # every n-th batch at half the resolution, at which small presets use the model
 CROPPED = 0.75  # share of the phase in which batches are crops of half the side: as many pixels give more steps
 
@@ -27,17 +28,23 @@ def train_autoencoder(
     batch_size: int,
     peak_rate: float,
     restore: Restore,
+    graphs: bool = True,
 ) -> float:
     """Train `vae` and its moving average `averaged` until the phase ends; returns the last loss.
 
     `batch_size` whole images, or three times as many crops, a step. `restore` is `restored`, or that compiled for
     images of half the side.
     """
-    optimiser = torch.optim.AdamW(
-        vae.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=buffer.device.type == "cuda"
-    )
+    take = TrainingStep(vae.parameters(), 1e-4, generator, graphs)
     average = Average([vae], [averaged], decay=0.998)
     vae.train().requires_grad_(True)
+
+    def of_crops(rgbd: Tensor) -> Tensor:
+        return autoencoder_loss(vae, rgbd, generator, restore)
+
+    def of_images(rgbd: Tensor) -> Tensor:
+        return autoencoder_loss(vae, rgbd, generator, restored)
+
     last = float("nan")
     for step in phase:
         small = phase.progress < CROPPED
@@ -45,16 +52,11 @@ def train_autoencoder(
         if small:
             rgbd = torch.nn.functional.avg_pool2d(rgbd, 2) if step % HALF_EVERY == 0 else cropped(rgbd, step)
         rgbd = varied(rgbd, generator)
-        loss = autoencoder_loss(vae, rgbd, generator, restore if small else restored)
-        optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        loss = take(of_crops if small else of_images, learning_rate(peak_rate, phase.progress), rgbd)
         average.update(step)
         if phase.ticking or step == 1:
             last = checked(loss, "the autoencoder")
-            phase.report(batch_size, loss=last)
+            phase.report(len(rgbd), loss=last)
             buffer.renew()
     return last
 
@@ -72,7 +74,7 @@ def autoencoder_loss(vae: AutoencoderKL, rgbd: Tensor, generator: torch.Generato
     height, width = (side // reduction for side in rgbd.shape[-2:])
     shape = (len(rgbd), vae.config.latent_channels, height, width)
     noise = torch.randn(shape, generator=generator, device=rgbd.device)
-    with torch.autocast(rgbd.device.type, torch.bfloat16, enabled=rgbd.device.type == "cuda"):
+    with torch.autocast(rgbd.device.type, torch.bfloat16, rgbd.device.type == "cuda", cache_enabled=False):
         image, mean, logvar = restore(vae, rgbd.contiguous(memory_format=torch.channels_last), noise)
     return reconstruction_loss(image.float(), rgbd) + KL_WEIGHT * kl_divergence(mean, logvar)
 
@@ -111,11 +113,13 @@ def varied(rgbd: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reconstruction_loss(restored: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of (B, C, H, W) on a pyramid of SCALES levels (broad errors of colour count on all of
-    them), and of the differences between neighbours (sharp edges)."""
+    """Mean absolute difference of (B, 4, H, W) on a pyramid of SCALES levels (broad errors of colour count on all of
+    them), that of the differences between neighbours (sharp edges), and each image's root mean square error of colour
+    (what PSNR sees)."""
     error = restored - target
     across, down = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
-    loss = GRADIENT_WEIGHT * (across + down)
+    squared = error[:, :3].square().mean(dim=(1, 2, 3))
+    loss = GRADIENT_WEIGHT * (across + down) + (squared + 1e-6).sqrt().mean()
     for level in range(SCALES):
         loss = loss + error.abs().mean()
         if level + 1 < SCALES:

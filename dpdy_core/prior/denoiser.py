@@ -10,6 +10,7 @@ from dpdy_core.prior.guidance import training_target
 from dpdy_core.prior.ldm3d import Ldm3d
 from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.scene_buffer import SceneBuffer
+from dpdy_core.prior.training_step import TrainingStep
 
 EMPTY_SHARE = 0.10  # captions left out, for classifier-free guidance
 CLASS_SHARE = 0.03  # captions replaced by DreamBooth's default class prompt, so that it means "any scene"
@@ -67,6 +68,7 @@ def train_denoiser(
     batch_size: int,
     peak_rate: float,
     snapshot: Callable[[int, float], None],
+    graphs: bool = True,
 ) -> float:
     """Train UNet and text model of `model`, and their moving averages in `averaged`, until the phase ends.
 
@@ -74,21 +76,19 @@ def train_denoiser(
     """
     parts: list[torch.nn.Module] = [model.unet, model.text_encoder]
     parameters = [p for part in parts for p in part.train().requires_grad_(True).parameters()]
-    cuda = model.device.type == "cuda"
-    optimiser = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=cuda)
+    take = TrainingStep(parameters, 1e-2, generator, graphs)
     average = Average(parts, [averaged.unet, averaged.text_encoder], decay=0.999)
     fixed = model.token_ids(["", CLASS_PROMPT])
+
+    def loss_of(latents: Tensor, ids: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, torch.bfloat16, take.cuda, cache_enabled=False):
+            return denoising_loss(model, latents, replaced(ids, fixed, generator), generator)
+
     last = float("nan")
     for step in phase:
         half = phase.progress < SMALL_SHARE or step % HALF_EVERY == 0
         latents, ids = buffer.draw(batch_size, half, generator)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=cuda):
-            loss = denoising_loss(model, latents, replaced(ids, fixed, generator), generator)
-        optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        loss = take(loss_of, learning_rate(peak_rate, phase.progress), latents, ids)
         average.update(step)
         if phase.ticking or step == 1:
             last = checked(loss, "the denoiser")

@@ -75,6 +75,7 @@ def train_motion(
         options.motion_batch,
         options.motion_learning_rate,
         lambda step, loss: publish(averaged, {"steps": step, "loss": loss}, False),
+        options.graphs,
     )
     figures = {"loss": loss, "clips": clips.made, "parameters": sum(p.numel() for p in averaged.parameters())}
     publish(averaged, figures, True)

@@ -16,6 +16,7 @@ from dpdy_core.prior.ldm3d import Ldm3d
 from dpdy_core.prior.motion import motion_unet
 from dpdy_core.prior.phase import Average, Phase, checked, learning_rate
 from dpdy_core.prior.rgbd import pack
+from dpdy_core.prior.training_step import TrainingStep
 from dpdy_core.synth.clips import sample_clips
 from dpdy_core.synth.stills import Split
 
@@ -102,31 +103,30 @@ def train_motion_adapter(
     batch_size: int,
     peak_rate: float,
     snapshot: Callable[[int, float], None],
+    graphs: bool = True,
 ) -> float:
     """Train `adapter`, and its moving average `averaged`, on the frozen `model` until the phase ends.
 
     `batch_size` clips a step at half the resolution. `snapshot(step, loss)` is called at every tick, with a finite
     loss. Returns the last loss.
     """
-    cuda = model.device.type == "cuda"
     # torch on the CPU crashes in the gradient through frozen convolutions whose weights are channels last
     model.unet.to(memory_format=torch.contiguous_format)
     moving = animated(model.frozen(), adapter, clips.frames)
     parameters = list(adapter.train().requires_grad_(True).parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=cuda)
+    take = TrainingStep(parameters, 1e-2, generator, graphs)
     average = Average([adapter], [averaged], decay=0.998)
     fixed = model.token_ids(["", CLASS_PROMPT])
+
+    def loss_of(latents: Tensor, ids: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, torch.bfloat16, take.cuda, cache_enabled=False):
+            return clip_loss(moving, latents, replaced(ids, fixed, generator), generator)
+
     last = float("nan")
     for step in phase:
         half = step % WHOLE_EVERY != 0
         latents, ids = clips.draw(batch_size if half else max(1, batch_size // 4), half, generator)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=cuda):
-            loss = clip_loss(moving, latents, replaced(ids, fixed, generator), generator)
-        optimiser.param_groups[0]["lr"] = learning_rate(peak_rate, phase.progress)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        loss = take(loss_of, learning_rate(peak_rate, phase.progress), latents, ids)
         average.update(step)
         if phase.ticking or step == 1:
             last = checked(loss, "the motion adapter")

@@ -146,7 +146,15 @@ class Pretraining:
         gone = (time.monotonic() - self.began) / options.seconds
         phase = Phase("vae", self.deadline(gone + options.vae_share), self.reporter, self.tick)
         loss = train_autoencoder(
-            vae, averaged, scenes, phase, self.generator, options.vae_batch, options.vae_learning_rate, restore
+            vae,
+            averaged,
+            scenes,
+            phase,
+            self.generator,
+            options.vae_batch,
+            options.vae_learning_rate,
+            restore,
+            options.graphs,
         )
         self.model.vae = averaged
         sample = scenes.packed(scenes.draw(min(256, scenes.count), self.generator))
@@ -182,6 +190,7 @@ class Pretraining:
             options.batch,
             options.learning_rate,
             snapshot,
+            options.graphs,
         )
         self.figures["unet"] = phase.done(loss=loss, samples=phase.step * options.batch)
         self.save()
@@ -262,6 +271,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fill-share", type=float, default=0.07, help="of the time, for scenes before training")
     parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
     parser.add_argument("--snapshot-seconds", type=float, default=60.0)
+    parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="no CUDA graphs of the steps")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: one to three minutes, then twice the speed"
     )

@@ -13,9 +13,10 @@ from dpdy_core.prior.tokenizer import build_tokenizer
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of an LDM3D-4c model with a VAE of factor 4 (three levels) and 4 latent channels."""
+    """Sizes of an LDM3D-4c model with a VAE of factor 4 (three levels)."""
 
     resolution: int = 128
+    latent_channels: int = 8  # 4, as LDM3D-4c has, keep too little of 128 pixels
     vae: tuple[int, int, int] = (48, 96, 128)
     unet: tuple[int, int, int] = (96, 144, 160)
     heads: tuple[int, int, int] = (4, 3, 5)
@@ -26,7 +27,14 @@ class Layout:
 
 
 TOY = Layout(
-    resolution=32, vae=(8, 8, 16), unet=(16, 16, 32), heads=(2, 2, 2), norm_groups=8, text_width=16, text_layers=1
+    resolution=32,
+    latent_channels=4,
+    vae=(8, 8, 16),
+    unet=(16, 16, 32),
+    heads=(2, 2, 2),
+    norm_groups=8,
+    text_width=16,
+    text_layers=1,
 )
 
 
@@ -77,7 +85,7 @@ def _vae(layout: Layout) -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=4,
         out_channels=4,
-        latent_channels=4,
+        latent_channels=layout.latent_channels,
         block_out_channels=layout.vae,
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -90,8 +98,8 @@ def _vae(layout: Layout) -> AutoencoderKL:
 def _unet(layout: Layout) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=layout.resolution // 4,
-        in_channels=4,
-        out_channels=4,
+        in_channels=layout.latent_channels,
+        out_channels=layout.latent_channels,
         block_out_channels=layout.unet,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
