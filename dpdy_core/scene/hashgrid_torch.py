@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dpdy_core.scene.grid import Grid, Triple
 
 PRIMES = (1, 2654435761 - 2**32, 805459861)  # Instant-NGP, equation 4, as 32-bit two's complement
+COLUMNS = 4  # space and time; of space alone, too, so that all encoders share one compiled kernel
 INITIAL = 1e-4  # Instant-NGP, section 3: features start uniform in +-1e-4
 
 
@@ -43,22 +45,29 @@ class LevelGroup(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Table rows (int32) and trilinear weights, both (8, L, N), of the points in `columns` (D, N)."""
-        position = columns.index_select(0, self.axes.flatten()).view(3, -1, columns.shape[1]) * self.cells
-        low = torch.minimum(position.to(torch.int32), self.cells - 1)
-        upper_share = position - low
-        near, far = low * self.strides, (low + 1) * self.strides
-        if self.hashed:
-            near, far = near & self.masks, far & self.masks
-        x, y, z = torch.stack([near, far], dim=1).unbind(0)  # each (2, L, N)
-        # Hashed tables start at a multiple of their size, so adding the start to one term survives the xor.
-        x = x + self.offsets
-        xy = x[:, None] ^ y[None] if self.hashed else x[:, None] + y[None]
-        rows = xy[:, :, None] ^ z[None, None] if self.hashed else xy[:, :, None] + z[None, None]
-        u, v, w = torch.stack([1 - upper_share, upper_share], dim=1).unbind(0)
-        weights = (u[:, None] * v[None])[:, :, None] * w[None, None]
-        return rows.flatten(0, 2), weights.flatten(0, 2)
+    def arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
+        """What `locate` needs to know."""
+        return self.axes, self.cells, self.strides, self.offsets, self.masks, self.hashed
+
+
+def locate(
+    columns: Tensor, axes: Tensor, cells: Tensor, strides: Tensor, offsets: Tensor, masks: Tensor, hashed: bool
+) -> tuple[Tensor, Tensor]:
+    """Table rows (int32) and trilinear weights, both (8, L, N), of the points in `columns` (COLUMNS, N)."""
+    position = columns.index_select(0, axes.flatten()).view(3, -1, columns.shape[1]) * cells
+    low = torch.minimum(position.to(torch.int32), cells - 1)
+    upper_share = position - low
+    near, far = low * strides, (low + 1) * strides
+    if hashed:
+        near, far = near & masks, far & masks
+    x, y, z = torch.stack([near, far], dim=1).unbind(0)  # each (2, L, N)
+    # Hashed tables start at a multiple of their size, so adding the start to one term survives the xor.
+    x = x + offsets
+    xy = x[:, None] ^ y[None] if hashed else x[:, None] + y[None]
+    rows = xy[:, :, None] ^ z[None, None] if hashed else xy[:, :, None] + z[None, None]
+    u, v, w = torch.stack([1 - upper_share, upper_share], dim=1).unbind(0)
+    weights = (u[:, None] * v[None])[:, :, None] * w[None, None]
+    return rows.flatten(0, 2), weights.flatten(0, 2)
 
 
 class _Interpolate(torch.autograd.Function):
@@ -98,6 +107,11 @@ def interpolate(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     return (gathered * weights[..., None]).sum(0).permute(2, 0, 1)
 
 
+def encode_group(table: Tensor, columns: Tensor, *group: Any) -> Tensor:
+    """Features (F, L, N) of the points in `columns` (COLUMNS, N) at the levels of a `group` (see `locate`)."""
+    return interpolate(table, *locate(columns, *group))
+
+
 class TorchHashGrid(nn.Module):
     """The grids of one field: features (N, width) of points (N, D) in [0, 1].
 
@@ -114,23 +128,12 @@ class TorchHashGrid(nn.Module):
         self.groups, rows = _layout(grids)
         table = torch.rand((rows, self.features), generator=generator) * 2 - 1
         self.table = nn.Parameter(table * INITIAL)
-        self._encode: Callable[[Tensor], Tensor] = self._encode_eager
-
-    def compile_kernels(self) -> None:
-        """Fuse the encoder with torch.compile (CUDA: about six times as fast as eager)."""
-        self._encode = torch.compile(self._encode_eager, dynamic=True)
-
-    def use_eager(self) -> None:
-        """Undo `compile_kernels`."""
-        self._encode = self._encode_eager
+        self.encode: Callable[..., Tensor] = encode_group  # or that compiled: see `fusion`
 
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""
-        return self._encode(points.clamp(0, 1))
-
-    def _encode_eager(self, points: Tensor) -> Tensor:
-        columns = points.T.contiguous()
-        features = [interpolate(self.table, *group(columns)) for group in self.groups]
+        columns = pad(points.clamp(0, 1).T, (0, 0, 0, COLUMNS - points.shape[1])).contiguous()
+        features = [self.encode(self.table, columns, *group.arrays()) for group in self.groups]
         return torch.cat(features, dim=1).view(self.width, -1).T.contiguous()
 
 
