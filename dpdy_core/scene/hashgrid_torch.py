@@ -45,7 +45,7 @@ class LevelGroup(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
 
-    def arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
+    def forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
         """What `locate` needs to know."""
         return self.axes, self.cells, self.strides, self.offsets, self.masks, self.hashed
 
@@ -133,7 +133,7 @@ class TorchHashGrid(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""
         columns = pad(points.clamp(0, 1).T, (0, 0, 0, COLUMNS - points.shape[1])).contiguous()
-        features = [self.encode(self.table, columns, *group.arrays()) for group in self.groups]
+        features = [self.encode(self.table, columns, *group()) for group in self.groups]
         return torch.cat(features, dim=1).view(self.width, -1).T.contiguous()
 
 

@@ -70,7 +70,7 @@ def test_gradient_is_that_of_plain_autograd() -> None:
     table = encoder.table.detach().clone().requires_grad_()
     features = []
     for group in encoder.groups:
-        rows, weights = locate(points.T.contiguous(), *group.arrays())
+        rows, weights = locate(points.T.contiguous(), *group())
         features.append((table[rows.long()] * weights[..., None]).sum(0).permute(2, 0, 1))
     plain = torch.cat(features, dim=1).flatten(0, 1).T
     (plain * direction).sum().backward()
