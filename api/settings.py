@@ -53,7 +53,12 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(15.0, gt=0, description="between two searches for lost jobs and messages")
     progress_seconds: float = Field(1.0, gt=0, description="between two writes of a running job's progress")
     grace_seconds: float = Field(8.0, gt=0, le=60, description="from the request to stop a run to killing it")
+    stall_seconds: float = Field(900.0, gt=0, description="without progress a run is stopped and resumed")
     max_attempts: int = Field(3, ge=1, description="crashes until a job is given up")
+    max_interruptions: int = Field(10, ge=1, description="faults of machines until a job is given up")
+    retry_seconds: float = Field(
+        10.0, ge=0, description="pause before a job is tried again on a machine that lacked something; doubles"
+    )
 
     @field_validator("database_url")
     @classmethod

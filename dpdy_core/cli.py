@@ -14,12 +14,13 @@ import typer
 
 from dpdy_core.ablation.command import ablate
 from dpdy_core.config import STAGES, RunConfig
-from dpdy_core.errors import BadInput, BadSettings
+from dpdy_core.errors import BadInput, BadSettings, RunBusy
+from dpdy_core.faults import faults_told_apart
 from dpdy_core.ingest.command import inspect
 from dpdy_core.presets import PRESETS, parse_assignments, resolve
 from dpdy_core.progress import Reporter, append_file, console
 from dpdy_core.rundir import RunDir, read_json
-from dpdy_core.supervised import die_with_parent, pipe_sink, stop_on_signals
+from dpdy_core.supervised import die_with_parent, follow_pulse, pipe_sink, stop_on_signals
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(ablate)
@@ -32,6 +33,9 @@ ProgressOption = Annotated[
     str, typer.Option("--progress", help="`console` (stderr) or `json` (one event a line, stdout).")
 ]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True, help="End when the parent process ends.")]
+Pulse = Annotated[
+    float | None, typer.Option("--pulse", hidden=True, metavar="SECONDS", help="Stop when stdin is silent for so long.")
+]
 Attempt = Annotated[int, typer.Option("--attempt", hidden=True)]
 
 
@@ -47,6 +51,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Fixes a CPU run bit for bit.")] = None,
     progress: ProgressOption = "console",
     supervised: Supervised = False,
+    pulse: Pulse = None,
     attempt: Attempt = 1,
     until: Annotated[str, typer.Option("--until", hidden=True, help="The last stage to run.")] = STAGES[-1],
     as_json: AsJson = False,
@@ -55,8 +60,7 @@ def run(
 
     Example: dpdy run video.mp4 --out runs/video --preset smoke --set scene.steps=600
     """
-    if supervised:
-        die_with_parent()
+    _tie_to_parent(supervised, pulse)
     fresh = False
     if out is None:
         if not (capture / "config.json").is_file():
@@ -103,7 +107,7 @@ def execute(folder: RunDir, reporter: Reporter, attempt: int, until: str = STAGE
     """Run the pipeline under signals; an expected failure is also an event."""
     from dpdy_core.pipeline import run_pipeline  # torch and diffusers take seconds to load: only where they are used
 
-    with stop_on_signals(reporter):
+    with stop_on_signals(reporter), faults_told_apart():
         run_pipeline(folder, reporter, attempt, until)
 
 
@@ -116,6 +120,7 @@ def render(
     out: Annotated[Path | None, typer.Option(help="The mp4 to write; default RUN/renders/<path>.mp4")] = None,
     progress: ProgressOption = "console",
     supervised: Supervised = False,
+    pulse: Pulse = None,
     as_json: AsJson = False,
 ) -> None:
     """Render another camera path from a finished run.
@@ -124,11 +129,10 @@ def render(
     """
     from dpdy_core.output.views import render_path
 
-    if supervised:
-        die_with_parent()
+    _tie_to_parent(supervised, pulse)
     folder = _finished_scene(run)
     reporter = _reporter(folder, progress, record=False)
-    with stop_on_signals(reporter):
+    with stop_on_signals(reporter), faults_told_apart():
         reporter.start("render")
         videos = render_path(folder, folder.read_config()[0], path, fps, width, out, reporter)
         reporter.done()
@@ -209,6 +213,13 @@ def export(
     _write_json({"written": str(written)}) if as_json else typer.echo(str(written))
 
 
+def _tie_to_parent(supervised: bool, pulse: float | None) -> None:
+    if supervised:
+        die_with_parent()
+    if pulse is not None:
+        follow_pulse(pulse)
+
+
 def _reporter(folder: RunDir, progress: str, record: bool = True) -> Reporter:
     if progress not in ("console", "json"):
         raise BadSettings(f"there is no progress format {progress!r}", "use console or json")
@@ -236,7 +247,7 @@ def _locked(folder: RunDir) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise BadSettings(f"another process works in {folder.root}", "wait for it or stop it") from error
+            raise RunBusy(f"another process works in {folder.root}", "wait for it or stop it") from error
         yield
 
 

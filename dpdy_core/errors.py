@@ -48,6 +48,14 @@ class BadSettings(DpdyError):
     exit_code = 2
 
 
+class RunBusy(BadSettings):
+    """Another process works in the run folder."""
+
+    type = "run-busy"
+    title = "Another process works in the run"
+    retryable = True
+
+
 class JobFailed(DpdyError):
     """The method itself failed on a usable capture (diverged, missing model weights)."""
 
@@ -60,6 +68,30 @@ class OutOfMemory(JobFailed):
 
     type = "out-of-memory"
     title = "Out of memory"
+    retryable = True
+
+
+class GpuLost(JobFailed):
+    """The GPU failed or went away: another machine, or this one after a restart, can go on."""
+
+    type = "gpu-lost"
+    title = "The GPU was lost"
+    retryable = True
+
+
+class StorageFull(JobFailed):
+    """The disk of the run is full, or over its quota."""
+
+    type = "storage-full"
+    title = "The storage is full"
+    retryable = True
+
+
+class StorageFault(JobFailed):
+    """The disk of the run cannot be read or written."""
+
+    type = "storage-fault"
+    title = "The storage does not work"
     retryable = True
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.utils.deterministic
 
 from dpdy_core.config import STAGES, RunConfig
-from dpdy_core.errors import BadInput, OutOfMemory
+from dpdy_core.errors import BadInput
 from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.capture import ingest_capture
 from dpdy_core.ingest.depth import estimate_depth
@@ -56,11 +56,6 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str =
     try:
         for name, stage in STAGE_FUNCTIONS[: STAGES.index(until) + 1]:
             _run_stage(name, stage, run, config, reporter, digest)
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the GPU ran out of memory: {error}",
-            "lower scene.rays, scene.sds.resolution, prior.batch_size or render.chunk, or use a larger GPU",
-        ) from error
     finally:
         run.write_manifest(attempt)
     if until != STAGES[-1]:

@@ -1,5 +1,6 @@
 """Device, seeds and versions of this process."""
 
+import os
 import platform
 import random
 from importlib.metadata import PackageNotFoundError, version
@@ -9,11 +10,16 @@ import numpy as np
 import torch
 
 from dpdy_core import __version__
-from dpdy_core.errors import BadSettings
+from dpdy_core.errors import BadSettings, GpuLost
 
 
 def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device to compute on. Raises BadSettings if `cuda` was asked for and is not there."""
+    """The device to compute on. Raises BadSettings if `cuda` was asked for and is not there.
+
+    Raises GpuLost if a worker gave this run a GPU (DPDY_GPU) that CUDA does not see: hours on the CPU would be no help.
+    """
+    if wanted != "cpu" and (promised := os.environ.get("DPDY_GPU")) and not torch.cuda.is_available():
+        raise GpuLost(f"{promised} is not visible to CUDA", "check the driver, or restart the container")
     if wanted == "cuda" and not torch.cuda.is_available():
         raise BadSettings(
             "device is cuda but no CUDA device is visible", "use --device auto or cpu, or check the driver"

@@ -1,8 +1,15 @@
-"""How a run is stopped: signals ask it to checkpoint, and a supervised child does not outlive its supervisor."""
+"""How a run is stopped: signals ask it to checkpoint, and a supervised child does not outlive its supervisor.
+
+The supervisor writes a pulse into our standard input (worker/supervisor.py). If the pipe closes it has died: we
+checkpoint and stop. If the pulse stops it is frozen, and another worker will take the run over: we are gone by then.
+"""
 
 import ctypes
+import faulthandler
 import os
+import select
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +26,34 @@ GRACE_SECONDS = 30.0
 def die_with_parent() -> None:
     """Have the kernel send SIGTERM when the parent ends (Linux; elsewhere the closed pipe stops the run)."""
     parent = os.getppid()
-    if hasattr(ctypes, "CDLL") and os.uname().sysname == "Linux":
+    if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended between the two lines
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def follow_pulse(silence_seconds: float) -> None:
+    """Stop as on SIGTERM when standard input closes, or brings nothing for so long; SIGKILL after half as long again.
+
+    SIGUSR1 now writes the stacks of all threads to standard error.
+    """
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    threading.Thread(target=_feel_pulse, args=(silence_seconds,), name="pulse", daemon=True).start()
+
+
+def _feel_pulse(silence_seconds: float) -> None:
+    asked = False
+    while True:
+        readable, _, _ = select.select([0], [], [], silence_seconds / 2 if asked else silence_seconds)
+        if readable and os.read(0, 4096):
+            asked = False
+        elif readable or not asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if readable:
+                return
+            asked = True
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def pipe_sink(stream: IO[str], reporter: Reporter) -> Sink:

@@ -70,7 +70,8 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
             "sweep_seconds": 0.3,
             "progress_seconds": 0.1,
             "heartbeat_seconds": 0.3,
-            "lease_seconds": 2.0,
+            "lease_seconds": 5.0,
+            "retry_seconds": 0.0,
             "grace_seconds": 1.5,
         }
         return Settings(_env_file=None, **{**values, **changes})  # type: ignore[call-arg]

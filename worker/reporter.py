@@ -1,4 +1,4 @@
-"""From the child's events to the job's row: one thread writes, renews the lease and hears of cancellation.
+"""From the child's events to the job's row.
 
 Events only change a snapshot in memory; the thread writes it when it can. So a database that is away for a while
 costs no event that matters, and no event waits for the database.
@@ -7,24 +7,21 @@ costs no event that matters, and no event waits for the database.
 import logging
 import threading
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.db import queries
 from api.db.models import Artifact, Job, now
 from api.db.session import Sessions
 from api.jobs import service
 from api.jobs.stages import overall_eta, overall_progress, timestamp
 from api.settings import Settings
 from dpdy_core.rundir import sha256_file
-from worker.supervisor import Stop
+from worker.lease import Lease
 
 log = logging.getLogger(__name__)
 
-PULSE_SECONDS = 0.5  # how soon a cancellation is seen
 MOST_WARNINGS = 100
 MOST_PENDING = 1000
 
@@ -32,26 +29,26 @@ MOST_PENDING = 1000
 class JobReporter:
     """Keeps one attempt's row up to date. Use as a context manager around the attempt."""
 
-    def __init__(self, job: Job, run: Path, settings: Settings, sessions: Sessions, stopping: threading.Event) -> None:
+    def __init__(self, job: Job, run: Path, settings: Settings, sessions: Sessions, lease: Lease) -> None:
         self.problem: dict[str, Any] | None = None
         self._job_id, self._attempt = job.id, job.attempt
         self._run = run
         self._settings = settings
         self._sessions = sessions
-        self._stopping = stopping
-        self._deadline: datetime | None = job.run_deadline
+        self._lease = lease
         self._lock = threading.Lock()
         self._stages = [dict(stage) for stage in job.stages]
         self._stage: str | None = None
         self._stage_eta: float | None = None
+        self._reached = -1  # the furthest step of the current stage
         self._warnings = list(job.warnings)
         self._begun_at, self._started = job.progress, time.monotonic()
+        self._advanced_at = self._started
         self._progress = job.progress
         self._pending: list[service.Event] = []
         self._previews: list[Artifact] = []
-        self._lease: Stop | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"report-{job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._keep_writing, name=f"report-{job.id}", daemon=True)
 
     def __enter__(self) -> "JobReporter":
         self._thread.start()
@@ -61,13 +58,9 @@ class JobReporter:
         self._ended.set()
         self._thread.join()
 
-    def wanted_stop(self) -> Stop | None:
-        """Why the child should stop now, if it should."""
-        if self._lease:
-            return self._lease
-        if self._deadline and now() >= self._deadline:
-            return "deadline"
-        return "yield" if self._stopping.is_set() else None
+    def seconds_without_progress(self) -> float:
+        """Since the attempt last came to a stage or to a step where it had not been."""
+        return time.monotonic() - self._advanced_at
 
     # ---- events of the child
 
@@ -89,14 +82,18 @@ class JobReporter:
         kind = event["event"]
         if kind == "start":
             stage |= {"state": "running", "started_at": timestamp(now()), "finished_at": None}
-            self._stage, self._stage_eta = stage["name"], None
+            self._stage, self._stage_eta, self._reached = stage["name"], None, -1
+            self._advanced_at = time.monotonic()
         elif kind == "step":
             share = min(max(float(event["progress"]), stage["progress"]), 1.0)  # never back, whatever the engine says
             stage |= {"step": event["step"], "total": event["total"], "progress": share}
+            if event["step"] > self._reached:  # of this attempt: a resumed one repeats steps, and that is progress
+                self._reached, self._advanced_at = event["step"], time.monotonic()
             self._stage_eta = event.get("eta_seconds")
         else:
             finished = stage["finished_at"] if kind == "skip" and stage["finished_at"] else timestamp(now())
             stage |= {"state": "done", "progress": 1.0, "finished_at": finished}
+            self._advanced_at = time.monotonic()
         self._progress = max(self._progress, overall_progress(self._stages))
         data = {"stage": stage["name"], "stage_state": stage["state"], "stage_progress": stage["progress"]}
         if kind == "step":
@@ -137,35 +134,16 @@ class JobReporter:
 
     # ---- the thread
 
-    def _beat(self) -> None:
-        heartbeat = written = time.monotonic()
-        while not self._ended.wait(PULSE_SECONDS):
+    def _keep_writing(self) -> None:
+        while not self._ended.wait(self._settings.progress_seconds):
             try:
-                if time.monotonic() - written >= self._settings.progress_seconds:
-                    written = time.monotonic()
-                    self._write()
-                if time.monotonic() - heartbeat >= self._settings.heartbeat_seconds:
-                    heartbeat = time.monotonic()
-                    self._renew()
-                else:
-                    self._look()
+                self._write()
             except SQLAlchemyError as error:
                 log.warning("job %s: the database does not answer, trying again: %s", self._job_id, error)
         try:
             self._write()
         except SQLAlchemyError as error:
             log.warning("job %s: its last progress was not written: %s", self._job_id, error)
-
-    def _renew(self) -> None:
-        with self._sessions.begin() as session:
-            state = service.heartbeat(session, self._job_id, self._attempt)
-        self._lease = "lost" if state is None else "cancel" if state == "cancelling" else None
-
-    def _look(self) -> None:
-        """Hear of a cancellation between two heartbeats, by reading only."""
-        with self._sessions() as session:
-            if queries.is_cancelling(session, self._job_id, self._attempt):
-                self._lease = "cancel"
 
     def _write(self) -> None:
         with self._lock:
@@ -188,7 +166,7 @@ class JobReporter:
             self._pending = [event for event in self._pending if not any(event is sent for sent in events)]
             self._previews = [preview for preview in self._previews if preview not in previews]
         if not mine:
-            self._lease = "lost"
+            self._lease.give_up()
 
     def _eta(self) -> float | None:
         elapsed = time.monotonic() - self._started

@@ -8,8 +8,9 @@ from sqlalchemy import delete
 from api.db import queries
 from api.db.models import Worker, now
 from api.db.session import Sessions
-from api.jobs import service, states
+from api.jobs import service
 from api.jobs.files import Files
+from api.jobs.outbox import deliver
 from api.jobs.queue import JobQueue
 from api.jobs.removal import remove_expired, remove_job
 from api.settings import Settings
@@ -20,21 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings) -> None:
-    """One round: lost workers, lost messages, missed deadlines, unfinished deletions, old uploads."""
+    """One round: lost workers, messages not sent or lost, missed deadlines, unfinished deletions, old uploads."""
     with sessions() as session:
-        stale = queries.stale_jobs(session, settings.lease_seconds)
+        stale = queries.stale_jobs(session)
         overdue = queries.overdue_jobs(session)
         to_delete = queries.jobs_to_delete(session)
     for job in stale:
         with sessions.begin() as session:
-            reason = f"its worker ({job.owner}) gave no sign of life for {settings.lease_seconds:g} s"
-            state = service.give_back(
-                session, job.id, job.attempt, reason, settings.max_attempts, silent_since=job.heartbeat_at
-            )
+            state = service.reap(session, job.id, job.attempt, settings)
         if state:
-            log.warning("job %s: %s; it is %s now", job.id, reason, state)
-        if state == states.QUEUED:
-            queue.announce(job.id)
+            log.warning("job %s: its worker (%s) is lost; it is %s now", job.id, job.owner, state)
     for job_id in overdue:
         with sessions.begin() as session:
             service.expire(session, job_id)
@@ -43,6 +39,7 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
     remove_expired(sessions, files)
     with sessions.begin() as session:
         session.execute(delete(Worker).where(Worker.seen_at < now() - WORKER_MEMORY))
+    deliver(sessions, queue)
     announce_lost(sessions, queue)
 
 

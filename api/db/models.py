@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -81,7 +82,10 @@ class Upload(Base):
 
 
 class Job(Base):
-    """One job. `version` rises with every change and numbers the events; `attempt` fences out older workers."""
+    """One job. `version` rises with every change and numbers the events; `attempt` fences out older workers.
+
+    While it runs, `owner` holds a lease until `lease_expires_at`, a time of the database's clock.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -104,8 +108,10 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(20))
     version: Mapped[int] = mapped_column(default=1)
     attempt: Mapped[int] = mapped_column(default=1)
-    crashes: Mapped[int] = mapped_column(default=0)
+    first_attempt: Mapped[int] = mapped_column(default=1)  # faults count from here: a user's retry starts anew
     owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    run_after: Mapped[datetime | None]  # the pause before the next attempt
 
     stage: Mapped[str | None] = mapped_column(String(20))
     stages: Mapped[list[Any]]
@@ -126,6 +132,39 @@ class Job(Base):
     delete_requested_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     receipt: Mapped[dict[str, Any] | None]
+
+
+class Attempt(Base):
+    """One attempt of a job, from its claim to its end; the database allows one that has not ended."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index(
+            "uq_attempts_live",
+            "job_id",
+            unique=True,
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker: Mapped[str]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(40))  # see api.jobs.faults
+    detail: Mapped[str | None]
+
+
+class Announcement(Base):
+    """The outbox: a job that waits and whose message was not sent yet, written in the commit that queued it."""
+
+    __tablename__ = "announcements"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int]
+    created_at: Mapped[datetime]
 
 
 class JobTag(Base):

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from api.db.models import Artifact, IdempotencyKey, Job, JobEvent, JobTag, Upload, Worker, now
+from api.db.clock import database_now
+from api.db.models import Announcement, Artifact, Attempt, IdempotencyKey, Job, JobEvent, JobTag, Upload, Worker, now
 
 LIVE = ("running", "cancelling")
 
@@ -84,8 +85,12 @@ def queued_count(session: Session) -> int:
 
 
 def queued_jobs(session: Session, limit: int = 100) -> Sequence[str]:
-    """Waiting jobs, the oldest first."""
-    waiting = select(Job.id).where(Job.state == "queued", Job.delete_requested_at.is_(None))
+    """Waiting jobs that may start now, the oldest first."""
+    waiting = select(Job.id).where(
+        Job.state == "queued",
+        Job.delete_requested_at.is_(None),
+        or_(Job.run_after.is_(None), Job.run_after <= database_now(session)),
+    )
     return session.scalars(waiting.order_by(Job.queued_at, Job.id).limit(limit)).all()
 
 
@@ -95,15 +100,36 @@ def live_children(session: Session, job_id: str) -> int:
     return session.scalar(select(func.count()).where(Job.parent_id == job_id, Job.state.in_(live))) or 0
 
 
-def stale_jobs(session: Session, lease_seconds: float) -> Sequence[Job]:
-    """Running jobs that gave no sign of life for the length of a lease."""
-    limit = now() - timedelta(seconds=lease_seconds)
-    return session.scalars(select(Job).where(Job.state.in_(LIVE), Job.heartbeat_at < limit)).all()
+def stale_jobs(session: Session) -> Sequence[Job]:
+    """Running jobs whose lease has expired."""
+    expired = Job.lease_expires_at < database_now(session)
+    return session.scalars(select(Job).where(Job.state.in_(LIVE), expired)).all()
+
+
+def attempts_ended(session: Session, job_id: str, outcome: str, since: int) -> int:
+    """How many attempts of a job, from number `since` on, ended so."""
+    ended = (Attempt.job_id == job_id, Attempt.outcome == outcome, Attempt.number >= since)
+    return session.scalar(select(func.count()).where(*ended)) or 0
+
+
+def attempt(session: Session, job_id: str, number: int) -> Attempt | None:
+    return session.get(Attempt, (job_id, number))
+
+
+def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
+    return session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)).all()
+
+
+def announcements(session: Session, limit: int = 100) -> Sequence[Announcement]:
+    """Messages that were not sent yet, the oldest first."""
+    return session.scalars(select(Announcement).order_by(Announcement.created_at).limit(limit)).all()
 
 
 def overdue_jobs(session: Session) -> Sequence[str]:
     """Waiting jobs past their start deadline."""
-    return session.scalars(select(Job.id).where(Job.state == "queued", Job.start_deadline < now())).all()
+    return session.scalars(
+        select(Job.id).where(Job.state == "queued", Job.start_deadline < database_now(session))
+    ).all()
 
 
 def jobs_to_delete(session: Session) -> Sequence[str]:

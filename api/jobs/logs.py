@@ -1,6 +1,7 @@
 """The log of a job: JSON lines in a file; a cursor is a byte offset between two lines."""
 
 import json
+import logging
 import re
 import threading
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 from api.db.models import now
 from api.jobs.stages import timestamp
+
+log = logging.getLogger(__name__)
 
 LINE_LIMIT = 4000
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -21,7 +24,6 @@ class JobLog:
         self._attempt = attempt
         self._limit = limit
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._size = path.stat().st_size if path.exists() else 0
 
     def write(self, text: str, source: str = "engine") -> None:
@@ -34,8 +36,13 @@ class JobLog:
             if self._size + len(line) > self._limit:
                 line = self._line("the log is full: later lines are not kept", "worker")
                 self._limit = 0
-            with self._path.open("ab") as file:
-                file.write(line)
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("ab") as file:
+                    file.write(line)
+            except OSError as error:  # a full disk must not end the run for a line of its log
+                log.warning("a line of %s is lost: %s", self._path, error)
+                return
             self._size += len(line)
 
     def _line(self, text: str, source: str) -> bytes:

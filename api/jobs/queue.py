@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from typing import Protocol
 
 from celery import Celery
@@ -11,13 +12,14 @@ log = logging.getLogger(__name__)
 
 TASK = "dpdy.run_job"
 QUEUE = "dpdy"
+SILENCE_SECONDS = 5.0  # a request must not wait for a broker that did not answer a moment ago
 
 
 class JobQueue(Protocol):
     """How a waiting job is announced."""
 
-    def announce(self, job_id: str) -> None:
-        """Ring once, after the commit. Never raises: workers find the row without it, only later."""
+    def announce(self, job_id: str) -> bool:
+        """Ring once, after the commit; False if it could not be done. Never raises: workers look for rows too."""
 
     def waiting(self) -> int | None:
         """Messages that no worker has taken yet; None if that cannot be found out now."""
@@ -29,8 +31,9 @@ class WakeQueue:
     def __init__(self) -> None:
         self.bell = threading.Event()
 
-    def announce(self, job_id: str) -> None:  # noqa: ARG002  # the thread looks into the database itself
+    def announce(self, job_id: str) -> bool:  # noqa: ARG002  # the thread looks into the database itself
         self.bell.set()
+        return True
 
     def waiting(self) -> int:
         return int(self.bell.is_set())
@@ -41,12 +44,18 @@ class CeleryQueue:
 
     def __init__(self, broker_url: str) -> None:
         self._celery = make_celery(broker_url)
+        self._silent_until = 0.0
 
-    def announce(self, job_id: str) -> None:
+    def announce(self, job_id: str) -> bool:
+        if time.monotonic() < self._silent_until:
+            return False
         try:
             self._celery.send_task(TASK, args=[job_id], queue=QUEUE, ignore_result=True, retry=False)
         except (OperationalError, OSError) as error:
+            self._silent_until = time.monotonic() + SILENCE_SECONDS
             log.warning("the broker does not answer (%s); workers will find job %s in the database", error, job_id)
+            return False
+        return True
 
     def waiting(self) -> int | None:
         try:

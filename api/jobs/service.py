@@ -1,19 +1,24 @@
 """The only writer of job states: conditional updates on the old state, each with its event in the same transaction.
 
-A running attempt is fenced by its number: a worker whose attempt is over finds no row to write to and stops.
-All functions take an open session and do not commit; announce a queued job to the queue after the commit.
+A running attempt is fenced by its number, which rises before a job waits again: a worker whose attempt is over finds no
+row to write to and stops. Leases are measured with the database's clock.
+All functions take an open session and do not commit; what waits is in the outbox then (`api.jobs.outbox`).
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import ColumnElement, delete, func, or_, update
 from sqlalchemy.orm import Session
 
-from api.db.models import Artifact, Job, JobEvent, JobTag, now
+from api.db import queries
+from api.db.clock import database_now
+from api.db.models import Announcement, Artifact, Attempt, Job, JobEvent, JobTag, now
 from api.errors import ServiceError
 from api.jobs import states
+from api.jobs.faults import WORKER_LOST, YIELDED, Fault
 from api.jobs.stages import StageRow, close_running, overall_progress, reset_unfinished
+from api.settings import Settings
 
 Event = tuple[str, dict[str, Any]]  # kind and data
 Problem = dict[str, Any]
@@ -24,13 +29,14 @@ def submit(session: Session, job: Job, tags: list[str]) -> Job:
     session.add(job)
     session.flush()
     session.add_all(JobTag(job_id=job.id, tag=tag) for tag in tags)
+    session.add(Announcement(job_id=job.id, attempt=job.attempt, created_at=now()))
     _write_events(session, job, [("state", {})])
     return job
 
 
-def claim(session: Session, job_id: str, owner: str) -> Job | None:
-    """Take a queued job for `owner`. None if somebody else has it, or if it may not start any more."""
-    time = now()
+def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Job | None:
+    """Take a queued job for `owner`. None if somebody else has it, or if it may not start (any more, or yet)."""
+    time = database_now(session)
     if _move(session, job_id, states.EXPIRED, Job.start_deadline < time, finished_at=time, problem=_start_missed()):
         return None
     job = _move(
@@ -38,11 +44,17 @@ def claim(session: Session, job_id: str, owner: str) -> Job | None:
         job_id,
         states.RUNNING,
         Job.delete_requested_at.is_(None),
+        or_(Job.run_after.is_(None), Job.run_after <= time),
         owner=owner,
         started_at=func.coalesce(Job.started_at, time),
         heartbeat_at=time,
+        lease_expires_at=time + timedelta(seconds=lease_seconds),
+        run_after=None,
     )
-    if job and job.run_seconds is not None and job.run_deadline is None:
+    if job is None:
+        return None
+    session.add(Attempt(job_id=job.id, number=job.attempt, worker=owner, started_at=time))
+    if job.run_seconds is not None and job.run_deadline is None:
         job.run_deadline = time + timedelta(seconds=job.run_seconds)
     return job
 
@@ -52,9 +64,11 @@ def record(session: Session, job_id: str, attempt: int, events: list[Event], **v
     return _change(session, job_id, _is_mine(attempt), events, values) is not None
 
 
-def heartbeat(session: Session, job_id: str, attempt: int) -> str | None:
+def heartbeat(session: Session, job_id: str, attempt: int, lease_seconds: float) -> str | None:
     """Renew the lease of an attempt; its state (running or cancelling), or None if the attempt is over."""
-    statement = update(Job).where(Job.id == job_id, *_is_mine(attempt)).values(heartbeat_at=now())
+    time = database_now(session)
+    lease = {"heartbeat_at": time, "lease_expires_at": time + timedelta(seconds=lease_seconds)}
+    statement = update(Job).where(Job.id == job_id, *_is_mine(attempt)).values(**lease)
     return session.scalar(statement.returning(Job.state).execution_options(synchronize_session=False))
 
 
@@ -72,10 +86,17 @@ def request_cancel(session: Session, job: Job) -> Job:
 
 
 def finish(
-    session: Session, job_id: str, attempt: int, state: str, problem: Problem | None, **values: Any
+    session: Session,
+    job_id: str,
+    attempt: int,
+    state: str,
+    problem: Problem | None,
+    outcome: str | None = None,
+    **values: Any,
 ) -> str | None:
     """End an attempt in a terminal state; what was being cancelled and did not succeed ends cancelled.
 
+    `outcome` is what the attempt's row says instead of the state.
     Returns the state in which it ended, None if the attempt was over already.
     """
     job = _locked(session, job_id)
@@ -86,57 +107,64 @@ def finish(
         values |= {"progress": 1.0, "stage": None}
     else:
         stages = close_running(job.stages, "cancelled" if state == states.CANCELLED else "failed")
-    values |= {"stages": stages, "problem": problem, "finished_at": now(), "eta_seconds": None, "owner": None}
-    return state if _move(session, job_id, state, *_is_mine(attempt), **values) else None
+    values |= {"stages": stages, "problem": problem, "finished_at": now(), "eta_seconds": None}
+    values |= {"owner": None, "lease_expires_at": None}
+    if not _move(session, job_id, state, *_is_mine(attempt), **values):
+        return None
+    _end_attempt(session, job_id, attempt, outcome or state, (problem or {}).get("detail"))
+    return state
 
 
 def give_back(
-    session: Session,
-    job_id: str,
-    attempt: int,
-    reason: str,
-    max_crashes: int | None,
-    silent_since: datetime | None = None,
+    session: Session, job_id: str, attempt: int, fault: Fault | None, reason: str, settings: Settings
 ) -> str | None:
     """An attempt ended without a result: queue the next one, which goes on from the last checkpoint.
 
-    `max_crashes`: count this as a crash, and fail the job when that many came together; None: the worker only yielded.
-    `silent_since`: the sign of life that a sweep found too old; a newer one saves the attempt.
-    A job that was being cancelled ends cancelled. Returns the new state, None if nothing was changed.
+    The job fails when the fault's limit is reached; `fault` None: the worker only yielded. A job that was being
+    cancelled ends cancelled. Returns the new state, None if the attempt was over already.
     """
     job = _locked(session, job_id)
-    if silent_since is not None and job.heartbeat_at != silent_since:
-        return None
     if job.state == states.CANCELLING:
         return finish(session, job_id, attempt, states.CANCELLED, None)
-    crashes = job.crashes + (max_crashes is not None)
-    if max_crashes is not None and crashes >= max_crashes:
-        exhausted = {
-            "type": "attempts-exhausted",
-            "title": "The job crashed too often",
-            "detail": f"{crashes} attempts crashed; the last one: {reason}",
-            "remedy": "read its log; retry goes on from the last checkpoint",
-            "retryable": False,
-        }
-        return finish(session, job_id, attempt, states.FAILED, exhausted, crashes=crashes)
-    values = {"crashes": crashes, "warnings": [*job.warnings, f"attempt {attempt}: {reason}"]}
-    moved = _move(session, job_id, states.QUEUED, *_is_mine(attempt), **_next_attempt(job), **values)
-    return states.QUEUED if moved else None
+    pause = 0.0
+    if fault is not None:
+        times = 1 + queries.attempts_ended(session, job_id, fault.type, job.first_attempt)
+        if times >= fault.limit(settings):
+            return finish(session, job_id, attempt, states.FAILED, _exhausted(fault, times, reason), fault.type)
+        pause = fault.pause(times, settings)
+    values = _next_attempt(job) | {"warnings": [*job.warnings, f"attempt {attempt}: {reason}"]}
+    values["run_after"] = database_now(session) + timedelta(seconds=pause) if pause else None
+    if not _move(session, job_id, states.QUEUED, *_is_mine(attempt), **values):
+        return None
+    _end_attempt(session, job_id, attempt, fault.type if fault else YIELDED, reason)
+    _announce(session, job_id, attempt + 1)
+    return states.QUEUED
+
+
+def reap(session: Session, job_id: str, attempt: int, settings: Settings) -> str | None:
+    """Take an attempt whose lease has expired from its worker; None if the lease was renewed, or is over, meanwhile."""
+    job = _locked(session, job_id)
+    if job.lease_expires_at is None or job.lease_expires_at >= database_now(session):
+        return None
+    reason = f"its worker ({job.owner}) gave no sign of life for {settings.lease_seconds:g} s"
+    return give_back(session, job_id, attempt, WORKER_LOST, reason, settings)
 
 
 def retry(session: Session, job: Job) -> Job:
     """Queue another attempt of a job that ended without success; it goes on from the last checkpoint."""
-    values = _next_attempt(job) | {"crashes": 0, "start_deadline": None, "run_deadline": None, "started_at": None}
-    ended = (Job.state.in_(states.TERMINAL), Job.delete_requested_at.is_(None))
+    values = _next_attempt(job) | {"first_attempt": job.attempt + 1, "run_after": None}
+    values |= {"start_deadline": None, "run_deadline": None, "started_at": None}
+    ended = (Job.state.in_(states.TERMINAL), Job.attempt == job.attempt, Job.delete_requested_at.is_(None))
     moved = _move(session, job.id, states.QUEUED, *ended, **values)
     if moved is None:
         raise ServiceError(409, "not-retryable", "The job cannot be retried", f"job {job.id} is {job.state}")
+    _announce(session, moved.id, moved.attempt)
     return moved
 
 
 def expire(session: Session, job_id: str) -> bool:
     """End a waiting job whose start deadline has passed."""
-    time = now()
+    time = database_now(session)
     missed = _move(
         session, job_id, states.EXPIRED, Job.start_deadline < time, finished_at=time, problem=_start_missed()
     )
@@ -173,11 +201,33 @@ def _next_attempt(job: Job) -> dict[str, Any]:
         "queued_at": now(),
         "finished_at": None,
         "owner": None,
+        "lease_expires_at": None,
         "stage": None,
         "stages": stages,
         "progress": overall_progress(stages),
         "eta_seconds": None,
         "problem": None,
+    }
+
+
+def _announce(session: Session, job_id: str, attempt: int) -> None:
+    """Put the message that this job waits into the outbox."""
+    session.merge(Announcement(job_id=job_id, attempt=attempt, created_at=now()))
+
+
+def _end_attempt(session: Session, job_id: str, number: int, outcome: str, detail: str | None) -> None:
+    mine = (Attempt.job_id == job_id, Attempt.number == number)
+    ended = {"ended_at": database_now(session), "outcome": outcome, "detail": detail}
+    session.execute(update(Attempt).where(*mine).values(**ended).execution_options(synchronize_session=False))
+
+
+def _exhausted(fault: Fault, times: int, reason: str) -> Problem:
+    return {
+        "type": fault.type,
+        "title": fault.title,
+        "detail": f"{times} attempts ended so; the last one: {reason}",
+        "remedy": fault.remedy,
+        "retryable": fault.blame != "job",
     }
 
 

@@ -124,7 +124,7 @@ def _new_job(kind: str, name: str | None, preset: str, created: datetime) -> Job
         state="queued",
         version=1,
         attempt=1,
-        crashes=0,
+        first_attempt=1,
         stages=fresh_stages(kind),
         progress=0.0,
         warnings=[],

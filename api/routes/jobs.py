@@ -19,6 +19,7 @@ from api.errors import ServiceError, invalid, not_found
 from api.jobs import service as jobs
 from api.jobs import states
 from api.jobs.logs import read_log
+from api.jobs.outbox import deliver
 from api.jobs.removal import remove_job
 from api.jobs.submission import make_once, render_job, train_job
 from api.schemas import JobOut, JobPage, JobRequest, LogPage, RenderRequest
@@ -153,7 +154,7 @@ def existing(session: Session, job_id: str) -> Job:
 def _accepted(job: Job, response: Response, service: Service) -> JobOut:
     """Ring for a job whose row is committed, and answer with it."""
     if job.state == states.QUEUED:
-        service.queue.announce(job.id)
+        deliver(service.sessions, service.queue)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     response.headers["Retry-After"] = "2"
     return _view(job.id, service)

@@ -6,7 +6,6 @@ deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (
 `inspect` goes by the file's first bytes: `bad`, `crash`, `hang`, everything else is ready.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -18,8 +17,8 @@ from typing import Any
 
 from dpdy_core.config import STAGES
 from dpdy_core.rundir import RunDir, write_json
+from dpdy_core.supervised import die_with_parent, follow_pulse
 
-PDEATHSIG = 1
 stopped = False
 
 
@@ -125,7 +124,9 @@ def option(name: str, default: str = "") -> str:
 
 if __name__ == "__main__":
     if "--supervised" in sys.argv:
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGTERM)
+        die_with_parent()
+    if silence := option("--pulse"):
+        follow_pulse(float(silence))
     match sys.argv[1]:
         case "run":
             run_stages(Path(sys.argv[2]), int(option("--attempt", "1")))

@@ -18,8 +18,9 @@ class Ledger(WakeQueue):
         self.rung: list[str] = []
         self.left = left
 
-    def announce(self, job_id: str) -> None:
+    def announce(self, job_id: str) -> bool:
         self.rung.append(job_id)
+        return True
 
     def waiting(self) -> int | None:  # type: ignore[override]
         return self.left
@@ -32,11 +33,11 @@ def round_of(service: Harness, ledger: Ledger) -> None:
 def test_a_lost_worker_s_job_goes_back(service: Harness) -> None:
     job = service.submit()
     with service.sessions.begin() as session:
-        jobs.claim(session, job["id"], "gone")
+        jobs.claim(session, job["id"], "gone", 60)
     round_of(service, Ledger())
     assert service.job(job["id"])["state"] == "running"  # its lease still holds
     with service.sessions.begin() as session:
-        session.get_one(Job, job["id"]).heartbeat_at = now() - timedelta(seconds=10)
+        session.get_one(Job, job["id"]).lease_expires_at = now() - timedelta(seconds=10)
     ledger = Ledger()
     round_of(service, ledger)
     back = service.job(job["id"])
@@ -48,9 +49,9 @@ def test_a_lost_worker_s_job_goes_back(service: Harness) -> None:
 def test_a_lost_worker_s_cancelled_job_ends(service: Harness) -> None:
     job = service.submit()
     with service.sessions.begin() as session:
-        jobs.claim(session, job["id"], "gone")
+        jobs.claim(session, job["id"], "gone", 60)
         jobs.request_cancel(session, session.get_one(Job, job["id"]))
-        session.get_one(Job, job["id"]).heartbeat_at = now() - timedelta(seconds=10)
+        session.get_one(Job, job["id"]).lease_expires_at = now() - timedelta(seconds=10)
     round_of(service, Ledger())
     assert service.job(job["id"])["state"] == "cancelled"
 
