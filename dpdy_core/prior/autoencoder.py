@@ -14,7 +14,7 @@ SCALES = 4  # of the pyramid on which reconstructions are compared
 GRADIENT_WEIGHT = 0.5
 KL_WEIGHT = 1e-4
 HALF_EVERY = 4  # every n-th batch at half the resolution, at which small presets use the model
-CROPPED = 0.75  # share of the phase in which batches are crops of half the side: as many pixels give more steps
+CROPPED = 0.85  # share of the phase in which batches are crops of half the side: as many pixels give more steps
 
 Restore = Callable[[AutoencoderKL, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 

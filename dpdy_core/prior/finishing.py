@@ -23,13 +23,13 @@ HELD_OUT_CLIPS = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of these phases."""
-    parser.add_argument("--motion-share", type=float, default=0.12, help="of the time, for the motion adapter; 0: none")
+    parser.add_argument("--motion-share", type=float, default=0.11, help="of the time, for the motion adapter; 0: none")
     parser.add_argument("--frames", type=int, default=8, help="of a clip")
     parser.add_argument("--clips", type=int, default=4096, help="clips held on the device")
     parser.add_argument("--clip-share", type=float, default=0.25, help="of the motion adapter's time, for its clips")
     parser.add_argument("--motion-batch", type=int, default=32, help="clips a step; a fourth at the whole resolution")
     parser.add_argument("--motion-learning-rate", type=float, default=5e-4)
-    parser.add_argument("--judge-share", type=float, default=0.025, help="of the time, for the shape score; 0: none")
+    parser.add_argument("--judge-share", type=float, default=0.04, help="of the time, for the shape score; 0: none")
     parser.add_argument("--judged", type=int, default=128, help="samples of each kind that are judged")
 
 

@@ -168,8 +168,6 @@ class Pretraining:
         """The UNet and the text model for the rest of the time, less what the later phases, saving and preview need."""
         options = self.options
         buffer = LatentBuffer(scenes, self.averaged)
-        if options.compile:
-            self.model.unet.compile(dynamic=False)
         later = options.reserve + options.motion_share + options.judge_share
         phase = Phase("unet", self.deadline(1 - later), self.reporter, self.tick)
 
@@ -260,20 +258,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=128, help="side of the images, pixels")
     parser.add_argument("--toy", action="store_true", help="the tests' architecture instead of dpdy-tiny's")
-    parser.add_argument("--scenes", type=int, default=60_000, help="scenes held on the device")
+    parser.add_argument("--scenes", type=int, default=80_000, help="scenes held on the device")
     parser.add_argument("--chunk", type=int, default=256, help="scenes made at once")
     parser.add_argument("--batch", type=int, default=256, help="latents a step of the UNet")
     parser.add_argument("--learning-rate", type=float, default=4e-4, help="peak rate of the UNet and text model")
-    parser.add_argument("--vae-batch", type=int, default=32, help="images a step, or thrice as many crops")
+    parser.add_argument("--vae-batch", type=int, default=24, help="images a step, or thrice as many crops")
     parser.add_argument("--vae-learning-rate", type=float, default=8e-4)
-    parser.add_argument("--vae-share", type=float, default=0.25, help="of the time; 0 keeps the VAE of --start")
+    parser.add_argument("--vae-share", type=float, default=0.32, help="of the time; 0 keeps the VAE of --start")
     parser.add_argument("--unet-share", type=float, default=1.0, help="0 keeps the UNet of --start; else all time left")
-    parser.add_argument("--fill-share", type=float, default=0.07, help="of the time, for scenes before training")
+    parser.add_argument("--fill-share", type=float, default=0.05, help="of the time, for scenes before training")
     parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
     parser.add_argument("--snapshot-seconds", type=float, default=60.0)
     parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="no CUDA graphs of the steps")
     parser.add_argument(
-        "--compile", action="store_true", help="torch.compile: one to three minutes, then twice the speed"
+        "--compile",
+        action="store_true",
+        help="torch.compile of the VAE's steps on crops: a minute, then twice the speed",
     )
     add_arguments(parser)
     options = parser.parse_args(arguments)

@@ -155,7 +155,9 @@ def test_reconstruction_loss_sees_edges():
     target = torch.zeros(1, 4, 8, 8)
     smooth, checks = torch.full_like(target, 0.1), torch.full_like(target, 0.1)
     checks[..., ::2] *= -1
-    assert reconstruction_loss(smooth, target) == pytest.approx(5 * 0.1, rel=1e-3)  # a broad error counts on every level
+    assert reconstruction_loss(smooth, target) == pytest.approx(
+        5 * 0.1, rel=1e-3
+    )  # a broad error counts on every level
     assert reconstruction_loss(checks, target) == pytest.approx(2 * 0.1 + 0.5 * 0.2, rel=1e-3)  # an edge on the finest
 
 
