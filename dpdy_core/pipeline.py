@@ -46,6 +46,7 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str =
 
     Raises DpdyError: BadInput for an unusable capture, Cancelled after a requested stop, JobFailed otherwise.
     """
+    run.remove_partials()
     config, source = run.read_config()
     device = resolve_device(config.device)
     check_protocol(config)

@@ -17,13 +17,22 @@ from dpdy_core.errors import BadSettings
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to disk and rename it into place."""
+    """Call `write` on a temporary file beside `path`, flush it to disk, rename it into place and flush that too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     write(temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+    _flush(temporary)
     temporary.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what a file, or the list of a folder's files, is now."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,9 +60,13 @@ def folder_atomic(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)
+        for path in (*partial.rglob("*"), partial):
+            if not path.is_symlink():
+                _flush(path)
         if folder.exists():
             shutil.rmtree(folder)
         partial.replace(folder)
+        _flush(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -127,6 +140,12 @@ class RunDir:
     @property
     def manifest_file(self) -> Path:
         return self.root / "manifest.json"
+
+    def remove_partials(self) -> None:
+        """Remove what a killed process left half-written. Only for who holds the run's lock."""
+        for path in list(self.root.rglob(".*")):
+            if ".partial" in path.name:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     # ---- config
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
-from dpdy_core.optimise.checkpoint import FRAMES, newest_checkpoint
+from dpdy_core.optimise.checkpoint import FRAMES
 
 
 class CameraCorrections(nn.Module):

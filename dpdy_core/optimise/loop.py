@@ -9,10 +9,11 @@ import time
 import torch
 from torch import Tensor
 
+from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, tensors_below
 from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import Clip, load_clip
-from dpdy_core.optimise.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, scene_header, tensors_below
+from dpdy_core.optimise.checkpoint import scene_header
 from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpdy_core.checkpoint import Checkpoint, tensors_below
 from dpdy_core.config import SceneConfig
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
 from dpdy_core.optimise.camera_corrections import CameraCorrections
-from dpdy_core.optimise.checkpoint import FRAMES, SCENE, Checkpoint, build_scene, tensors_below
+from dpdy_core.optimise.checkpoint import FRAMES, SCENE, build_scene
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.exposure import Exposure
 from dpdy_core.optimise.graphed_step import GraphedStep

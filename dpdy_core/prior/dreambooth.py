@@ -13,7 +13,7 @@ from torch.nn import functional
 from dpdy_core.config import PriorConfig, RunConfig
 from dpdy_core.errors import Cancelled
 from dpdy_core.prior import pictures
-from dpdy_core.prior.finetune_state import FILE, load_state, save_state
+from dpdy_core.prior.finetune_state import load_state, remove_states, save_state
 from dpdy_core.prior.finetuned import add_lora, save_full, save_lora, trainable, write_record
 from dpdy_core.prior.frames import TrainingFrames
 from dpdy_core.prior.graphed import Prediction, graph_training
@@ -94,9 +94,9 @@ class DreamBooth:
         class_latents = self.class_latents()
         self.prepare()
         settings = {**self.settings.model_dump(mode="json"), "seed": self.seed}
-        header = load_state(self.folder, self.parameters, self.optimiser, self.generator, settings)
+        header = load_state(self.folder, self.parameters, self.optimiser, self.generator, settings, self.reporter.warn)
         if header is None:
-            header = {"settings": settings, "step": 0, "denoising_loss_before": self.score()}
+            header = {"identity": settings, "step": 0, "denoising_loss_before": self.score()}
         self.graph()
         saved = time.monotonic()
         for step in range(header["step"] + 1, self.settings.steps + 1):
@@ -254,7 +254,7 @@ class DreamBooth:
         losses = {"denoising_loss_before": round(before, 6), "denoising_loss_after": round(after, 6)}
         numbers = {"steps": self.settings.steps, "frames": len(self.frames)}
         write_record(self.folder, _record(self.settings, self.settings.finetune, self.prompts[0], **losses, **numbers))
-        (self.folder / FILE).unlink()
+        remove_states(self.folder)
         shutil.rmtree(self.folder / "class_latents", ignore_errors=True)
 
     @torch.no_grad()

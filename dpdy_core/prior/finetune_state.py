@@ -1,16 +1,14 @@
-"""The checkpoint of a finetuning: one safetensors file from which it continues as if it had never stopped."""
+"""The checkpoints of a finetuning, from which it continues as if it had never stopped."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from dpdy_core.rundir import write_atomic
+from dpdy_core.checkpoint import newest_checkpoint, remove_checkpoints, save_checkpoint
 
-FILE = "checkpoint.safetensors"
+FOLDER = "checkpoints"
 
 
 def save_state(
@@ -20,14 +18,12 @@ def save_state(
     generator: torch.Generator,
     header: dict[str, Any],
 ) -> None:
-    """Replace the checkpoint in `folder` atomically: parameters, optimiser and generator, and the JSON `header`."""
+    """Write the checkpoint of `header["step"]`: parameters, optimiser and generator; `header` goes into its JSON."""
     tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
     for name, value in parameters.items():
         tensors |= {f"optimiser.{key}.{name}": part for key, part in optimiser.state[value].items()}
     tensors["generator"] = generator.get_state()
-    stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"header": json.dumps(header)}
-    write_atomic(folder / FILE, lambda partial: save_file(stored, partial, metadata=metadata))
+    save_checkpoint(folder / FOLDER, header["step"], header, tensors)
 
 
 def load_state(
@@ -35,20 +31,17 @@ def load_state(
     parameters: dict[str, torch.nn.Parameter],
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
-    settings: dict[str, Any],
+    identity: dict[str, Any],
+    warn: Callable[[str], None] | None = None,
 ) -> dict[str, Any] | None:
-    """Restore what `save_state` wrote and return its header; None, and nothing is touched, where that can't be done.
+    """Restore the newest good checkpoint and return its header; None, and nothing is touched, where there is none.
 
-    That is: there is no checkpoint, it is broken, or its header's `settings` are others.
+    Checkpoints whose header has another `identity` are not ours; `warn` hears of broken ones.
     """
-    try:
-        with safe_open(folder / FILE, framework="pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()["header"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open isn't iterable
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    checkpoint = newest_checkpoint(folder / FOLDER, identity, warn)
+    if checkpoint is None or {f"parameter.{name}" for name in parameters} - checkpoint.tensors.keys():
         return None
-    if header.get("settings") != settings or {f"parameter.{name}" for name in parameters} - tensors.keys():
-        return None
+    tensors = checkpoint.tensors
     state: dict[int, dict[str, torch.Tensor]] = {}
     with torch.no_grad():
         for index, (name, value) in enumerate(parameters.items()):
@@ -57,4 +50,11 @@ def load_state(
             state[index] = {key: tensors[f"optimiser.{key}.{name}"] for key in keys}
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     generator.set_state(tensors["generator"])
-    return header
+    return checkpoint.header
+
+
+def remove_states(folder: Path) -> None:
+    """Remove what only a resume needs."""
+    remove_checkpoints(folder / FOLDER)
+    if (folder / FOLDER).exists():
+        (folder / FOLDER).rmdir()

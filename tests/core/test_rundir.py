@@ -164,3 +164,19 @@ def test_a_file_keeps_the_attempt_that_made_it(tmp_path: Path) -> None:
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    write_json(run.config_file, {})
+    (tmp_path / "renders").mkdir()
+    (tmp_path / "renders" / ".orbit.partial.mp4").touch()
+    (tmp_path / ".capture.a1.partial").mkdir()
+    (tmp_path / ".capture.a1.partial" / "0.png").touch()
+    (tmp_path / ".lock").touch()
+    run.remove_partials()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        ".lock",
+        "config.json",
+        "renders",
+    ]

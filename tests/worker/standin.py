@@ -51,6 +51,7 @@ def step_through(run: RunDir, stage: str, steps: int, sleep: float, first: int =
 
 def run_stages(folder: Path, attempt: int) -> None:
     run = RunDir(folder)
+    run.remove_partials()
     wanted = options(run)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if wanted.get("deaf") else note_stop)
     for number in range(int(wanted.get("lines", 1))):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from optimise_scenes import tiny_config
 
+from dpdy_core.checkpoint import newest_checkpoint, save_checkpoint
 from dpdy_core.errors import JobFailed
-from dpdy_core.optimise.checkpoint import load_scene, newest_checkpoint, save_checkpoint, scene_header
+from dpdy_core.optimise.checkpoint import load_scene, scene_header
 from dpdy_core.scene.contraction import Bounds
 from dpdy_core.scene.scene import Scene
 
@@ -32,6 +33,16 @@ def test_the_newest_is_loaded_and_two_are_kept(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.tensors["x"], torch.full((3,), 9.0))
     assert len(list(tmp_path.glob("*.safetensors"))) == len(list(tmp_path.glob("*.json"))) == 2
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_what_kills_left_is_removed(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "step_0000004.safetensors").write_bytes(b"without a record")
+    (tmp_path / ".step_0000005.partial.safetensors").write_bytes(b"half")
+    save(tmp_path, 7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"step_{step:07d}.{suffix}" for step in (1, 7) for suffix in ("json", "safetensors")
+    ]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "no numbers", "no json", "half json", "foreign json"])

@@ -7,11 +7,11 @@ import torch
 from optimise_scenes import tiny_config, write_capture
 from torch import Tensor
 
+from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import FieldsConfig, GridConfig, SamplingConfig
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise.camera_corrections import CameraCorrections, gauge_free, load_corrections, refined, rotation
-from dpdy_core.optimise.checkpoint import newest_checkpoint
 from dpdy_core.optimise.exposure import Exposure
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.optimise.ray_batch import TrainingRays

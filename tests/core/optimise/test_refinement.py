@@ -7,11 +7,12 @@ import torch
 from optimise_scenes import tiny_config, write_capture
 from torch import Tensor
 
+from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import Cancelled
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise import loop
-from dpdy_core.optimise.checkpoint import load_scene, newest_checkpoint
+from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.painted_views import PaintedRays

@@ -11,11 +11,12 @@ import torch
 from optimise_scenes import tiny_config, write_capture
 from torch import Tensor
 
+from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RunConfig, SdsConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
 from dpdy_core.optimise import loop
-from dpdy_core.optimise.checkpoint import load_scene, newest_checkpoint
+from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.prior.finetuned import RECORD
 from dpdy_core.progress import Event, Reporter

@@ -8,11 +8,11 @@ import pytest
 import torch
 from optimise_scenes import tiny_config, write_capture
 
+from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import Cancelled, JobFailed
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise import loop
-from dpdy_core.optimise.checkpoint import newest_checkpoint
 from dpdy_core.optimise.clip_views import ANCHORS, square_depth, square_images
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.optimise.video_distillation import live_frames

@@ -147,14 +147,21 @@ def test_cancelled_run_continues_bit_identically(run, settings, method, stop):
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def test_torn_checkpoint_starts_again(run, settings):
-    whole, _ = train(run, settings)
+@pytest.mark.parametrize("torn", [1, 2])
+def test_torn_checkpoints_give_way_to_older_ones(run, settings, torn):
+    """Two are kept: of one torn the other is used, of both the finetuning starts again; the result is the same."""
+    every_step = with_prior(settings, checkpoint_seconds=1e-6)
+    whole, _ = train(run, every_step)
     with pytest.raises(Cancelled):
-        finetune_prior(run, settings, stop_after(4))
-    checkpoint = run.prior / "checkpoint.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    resumed, _ = train(run, settings)
+        finetune_prior(run, every_step, stop_after(4))
+    checkpoints = sorted((run.prior / "checkpoints").glob("step_*.safetensors"))
+    assert len(checkpoints) == 2
+    for checkpoint in checkpoints[-torn:]:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    resumed, events = train(run, every_step)
     assert resumed == whole
+    assert sum("is damaged" in e["message"] for e in events if e["event"] == "warning") == torn
+    assert not (run.prior / "checkpoints").exists()
 
 
 def test_checkpoint_of_other_settings_is_not_used(run, settings):

@@ -1,0 +1,224 @@
+"""What must be true of a service after any fault, checked from the outside: rows, files and processes.
+
+Each rule is a generator of what breaks it. `check` is exact while nothing moves; during a run a rule can see a moment
+between two commits, so look twice. It reads everything, hashes included: for tests and drills, not for monitoring.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.db import queries
+from api.db.models import JOB_STATES, Job, JobEvent, Upload
+from api.db.session import Sessions
+from api.jobs import faults, states
+from api.jobs.files import Files
+from api.settings import Settings
+from dpdy_core.rundir import RunDir, read_json, sha256_file
+
+OUTCOMES = {*states.TERMINAL, faults.YIELDED, *faults.ALL}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken rule, by name; `subject` is the job, upload, file or process."""
+
+    rule: str
+    subject: str
+    detail: str
+
+
+Finding = tuple[str, str]  # subject and detail
+Rule = Callable[[Session, Files, Settings], Iterator[Finding]]
+
+
+def check(sessions: Sessions, files: Files, settings: Settings) -> list[Violation]:
+    """All violations, rule by rule; an empty list is the only good one."""
+    with sessions() as session:
+        return [
+            Violation(rule.__name__, subject, detail)
+            for rule in RULES
+            for subject, detail in rule(session, files, settings)
+        ]
+
+
+def legal_state(session: Session, _files: Files, _settings: Settings) -> Iterator[Finding]:
+    """Every job is in one legal state, and its columns agree with it."""
+    for job in session.scalars(select(Job)):
+        if job.state not in JOB_STATES:
+            yield job.id, f"there is no state {job.state!r}"
+        if (job.state in states.LIVE) != (job.owner is not None and job.lease_expires_at is not None):
+            yield job.id, f"{job.state} with owner {job.owner} and a lease until {job.lease_expires_at}"
+        if (job.state in states.TERMINAL) != (job.finished_at is not None):
+            yield job.id, f"{job.state} with finished_at {job.finished_at}"
+        if job.state == states.FAILED and not job.problem:
+            yield job.id, "failed without a problem"
+
+
+def event_log(session: Session, _files: Files, _settings: Settings) -> Iterator[Finding]:
+    """A job's events are numbered 1 to its version and walk along legal moves to its state."""
+    for job, events in _logs(session):
+        numbers = [event.number for event in events]
+        if numbers != list(range(1, job.version + 1)):
+            yield job.id, f"version {job.version}, but events {numbers[:3]}...{numbers[-3:]}"
+        walk = [event.data["state"] for event in events]
+        for before, after in pairwise(walk):
+            if before != after and after not in states.MOVES.get(before, ()):
+                yield job.id, f"moved from {before} to {after}"
+        if walk and (walk[0] != states.QUEUED or walk[-1] != job.state):
+            yield job.id, f"{job.state}, but its events go from {walk[0]} to {walk[-1]}"
+
+
+def one_completion(session: Session, _files: Files, _settings: Settings) -> Iterator[Finding]:
+    """An attempt ends a job at most once: its terminal event's number is the one id that receivers see."""
+    for job, events in _logs(session):
+        ends = Counter(e.attempt for e in events if e.kind == "state" and e.data["state"] in states.TERMINAL)
+        for attempt, times in ends.items():
+            if times > 1:
+                yield job.id, f"attempt {attempt} ended the job {times} times"
+        if job.state in states.TERMINAL and not ends[job.attempt]:
+            yield job.id, f"{job.state}, but attempt {job.attempt} has no terminal event"
+
+
+def monotone_progress(session: Session, _files: Files, _settings: Settings) -> Iterator[Finding]:
+    """Progress never goes back within an attempt, and attempts never go back."""
+    for job, events in _logs(session):
+        for before, after in pairwise(events):
+            if after.attempt < before.attempt:
+                yield job.id, f"event {after.number} is of attempt {after.attempt} after {before.attempt}"
+            elif after.attempt == before.attempt and after.data["progress"] < before.data["progress"]:
+                yield job.id, f"event {after.number} went from {before.data['progress']} to {after.data['progress']}"
+
+
+def one_live_attempt(session: Session, _files: Files, _settings: Settings) -> Iterator[Finding]:
+    """A running job has one attempt that has not ended, its owner's; no other job has one. Attempts do not overlap."""
+    for job in session.scalars(select(Job)):
+        attempts = queries.attempts(session, job.id)
+        live = [(attempt.number, attempt.worker) for attempt in attempts if attempt.ended_at is None]
+        expected = [(job.attempt, job.owner)] if job.state in states.LIVE else []
+        if live != expected:
+            yield job.id, f"{job.state} in attempt {job.attempt} of {job.owner}, but live attempts are {live}"
+        for before, after in pairwise(attempts):
+            if before.ended_at and before.ended_at > after.started_at:
+                yield job.id, f"attempt {after.number} began before {before.number} had ended"
+    owners = Counter(session.scalars(select(Job.owner).where(Job.state.in_(states.LIVE))))
+    for owner, times in owners.items():
+        if times > 1:
+            yield str(owner), f"one worker holds {times} jobs"
+
+
+def attempts_within_limits(session: Session, _files: Files, settings: Settings) -> Iterator[Finding]:
+    """Outcomes are known, none came more often than its limit, and a job that succeeded did so in its last attempt."""
+    for job in session.scalars(select(Job)):
+        attempts = queries.attempts(session, job.id)
+        ended = [attempt for attempt in attempts if attempt.ended_at is not None]
+        for attempt in ended:
+            if attempt.outcome not in OUTCOMES:
+                yield job.id, f"attempt {attempt.number} ended as {attempt.outcome!r}"
+        counts = Counter(attempt.outcome for attempt in ended if attempt.number >= job.first_attempt)
+        for name, fault in faults.ALL.items():
+            if counts[name] > fault.limit(settings):
+                yield job.id, f"{counts[name]} attempts ended as {name}, the limit is {fault.limit(settings)}"
+        succeeded = [attempt.number for attempt in ended if attempt.outcome == states.SUCCEEDED]
+        if succeeded != ([job.attempt] if job.state == states.SUCCEEDED else []):
+            yield job.id, f"{job.state} in attempt {job.attempt}, but attempts {succeeded} succeeded"
+        if any(attempt.number > job.attempt for attempt in attempts):
+            yield job.id, f"an attempt beyond {job.attempt}"
+
+
+def whole_results(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
+    """The files of a job that succeeded are there, with the size and hash of its rows and of its manifest."""
+    done = select(Job).where(Job.state == states.SUCCEEDED, Job.deleted_at.is_(None))
+    for job in session.scalars(done):
+        rows = {a.path: (a.size, a.sha256) for a in queries.artifacts(session, job.id)}
+        if not rows:
+            yield job.id, "succeeded without an artifact"
+        for path, (size, digest) in rows.items():
+            file = files.artifact(job.id, path)
+            if file is None:
+                yield job.id, f"{path} is missing"
+            elif file.stat().st_size != size or sha256_file(file) != digest:
+                yield job.id, f"{path} is not what its row says"
+        manifest = RunDir(files.run(job.id)).manifest_file
+        listed = (
+            {e["path"]: (e["size"], e["sha256"]) for e in read_json(manifest)["files"]} if manifest.exists() else {}
+        )
+        if listed != rows:
+            differing = sorted({path for path, _ in listed.items() ^ rows.items()})
+            yield job.id, f"manifest and rows differ in {differing[:5]}"
+
+
+def whole_uploads(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
+    """An upload's file is there with its size and hash, until it is deleted."""
+    for upload in session.scalars(select(Upload)):
+        file = files.upload(upload)
+        if upload.deleted_at:
+            if file.exists():
+                yield upload.id, "deleted, but its file is there"
+        elif not file.exists():
+            yield upload.id, "its file is missing"
+        elif file.stat().st_size != upload.size or sha256_file(file) != upload.sha256:
+            yield upload.id, "its file is not what its row says"
+
+
+def no_orphan_file(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
+    """No folder without a job, no file without an upload, nothing half-written where nothing runs."""
+    jobs = {job.id: job for job in session.scalars(select(Job))}
+    for folder in _entries(files.root / "jobs"):
+        job = jobs.get(folder.name)
+        if job is None or job.deleted_at:
+            yield folder.name, "a folder without a job"
+        elif job.state == states.SUCCEEDED:
+            for path in folder.rglob(".*partial*"):
+                yield folder.name, f"{path.relative_to(folder)} was left half-written"
+    uploads = {files.upload(upload).name for upload in session.scalars(select(Upload))}
+    for file in _entries(files.uploads):
+        if file.name not in uploads:
+            yield file.name, "a file without an upload"
+    for path in (*files.root.glob(".check.*"), *files.root.glob(".probe-*")):
+        yield path.name, "a temporary file that nobody uses"
+
+
+def no_orphan_process(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
+    """No process works in the folder of a job that does not run (Linux; this machine)."""
+    live = set(session.scalars(select(Job.id).where(Job.state.in_(states.LIVE))))
+    folder = re.compile(re.escape(str(files.root / "jobs")) + r"/([^/\0]+)/")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().decode(errors="replace")
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):  # it ended while we looked
+            continue
+        found = folder.search(arguments)
+        if found and found[1] not in live and state != "Z":
+            yield found[1], f"process {process.name} works in its folder"
+
+
+def _logs(session: Session) -> Iterator[tuple[Job, list[JobEvent]]]:
+    for job in session.scalars(select(Job)):
+        wanted = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.number)
+        yield job, list(session.scalars(wanted))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+RULES: tuple[Rule, ...] = (
+    legal_state,
+    event_log,
+    one_completion,
+    monotone_progress,
+    one_live_attempt,
+    attempts_within_limits,
+    whole_results,
+    whole_uploads,
+    no_orphan_file,
+    no_orphan_process,
+)
