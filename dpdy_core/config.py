@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from dpdy_core.section import Ramp, Section, Share, Weight, constant
+from dpdy_core.section import Angle, Ramp, Section, Share, Weight, constant
 
 STAGES = ("ingest", "masks", "cameras", "depth", "prior", "scene", "render", "evaluate")
 PATH_NAMES = ("input", "stabilised", "bullet-time", "orbit", "test")
@@ -158,7 +158,7 @@ class DistillationConfig(Section):
     rescale: Share = Field(
         0.5, description="of form=x0: how far guidance is kept from raising the contrast of the predicted latent"
     )
-    unseen_only: bool = Field(True, description="act only where no training frame saw the surface")
+    unseen_only: bool = Field(True, description="act only where a view shows nothing that a training frame saw")
     gradient_clip: float = Field(1.0, gt=0, description="largest root mean square of the gradient on a latent image")
 
     @model_validator(mode="after")
@@ -173,6 +173,13 @@ class SdsConfig(DistillationConfig):
 
     enabled: bool = True
     views: int = Field(1, ge=1, description="novel views per step")
+    candidates: int = Field(
+        8, ge=1, description="of unseen_only: novel views drawn for one; that with most unseen pixels is taken"
+    )
+    orbit: Angle = Field(
+        Ramp(start=20, end=35, begin=0.5),
+        description="of unseen_only: how far views stand off the path at most, in degrees",
+    )
     rgb_only: bool = Field(False, description="distil colour only; depth is detached (ablation)")
 
 
@@ -201,8 +208,8 @@ class RefinementConfig(Section):
     begin: Share = Field(0.5, description="training progress at which it starts")
     every: int = Field(10, ge=1, description="one new view every n steps")
     candidates: int = Field(4, ge=1, description="novel views drawn for a new one: that with most to paint is taken")
-    spread: float = Field(
-        1.7, gt=0, description="how far the views circle off the path, in moves of the distillation's novel views"
+    orbit: Angle = Field(
+        Ramp(start=20, end=35, begin=0.5), description="how far views stand off the path at most, in degrees"
     )
     pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
     strength: Ramp = Field(

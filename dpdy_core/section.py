@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -40,6 +40,15 @@ class Ramp(Section):
         if isinstance(share, float) and share in (0.0, 1.0):
             return self.end if share else self.start  # to the last bit
         return self.start + (self.end - self.start) * share
+
+
+def _below_a_right_angle(ramp: Ramp) -> Ramp:
+    if not all(0 < angle <= 90 for angle in (ramp.start, ramp.end)):
+        raise ValueError("an angle must lie in (0, 90] degrees")
+    return ramp
+
+
+Angle = Annotated[Ramp, AfterValidator(_below_a_right_angle)]  # degrees
 
 
 def within(share: Number) -> Number:

@@ -50,8 +50,11 @@ class Cameras:
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras for images scaled to `width` x `height`."""
-        scale = torch.tensor([width / self.width, height / self.height]).to(self.focal)
-        return replace(self, focal=self.focal * scale, principal=self.principal * scale, width=width, height=height)
+        across, down = width / self.width, height / self.height
+        focal, principal = (
+            torch.stack([pair[:, 0] * across, pair[:, 1] * down], dim=-1) for pair in (self.focal, self.principal)
+        )
+        return replace(self, focal=focal, principal=principal, width=width, height=height)
 
     def rays(self, camera: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Origins and directions (R, 3) of rays through `pixels` (R, 2), x and y in pixels, of cameras `camera` (R,).
@@ -70,6 +73,12 @@ class Cameras:
         origins, directions = self.rays(camera, pixels)
         return origins.reshape(self.height, self.width, 3), directions.reshape(self.height, self.width, 3)
 
+    def project_all(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (N, P, 2) and planar depth (N, P) of world `points` (P, 3) seen by every camera; see `project`."""
+        turn = self.camera_to_world[:, :, :3]
+        local = torch.einsum("nji,pj->npi", turn, points) - torch.einsum("nji,nj->ni", turn, self.centres)[:, None]
+        return self._on_image(local, self.focal[:, None], self.principal[:, None])
+
     def project(self, points: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (P, 2) and planar depth (P,) of world `points` (P, 3) seen by cameras `camera` (P,).
 
@@ -77,10 +86,15 @@ class Cameras:
         """
         c2w = self.camera_to_world[camera]
         local = torch.einsum("pji,pj->pi", c2w[:, :, :3], points - c2w[:, :, 3])
-        depth = -local[:, 2]
+        return self._on_image(local, self.focal[camera], self.principal[camera])
+
+    @staticmethod
+    def _on_image(local: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (..., 2) and planar depth (...) of points (..., 3) in camera space."""
+        depth = -local[..., 2]
         safe = torch.where(depth.abs() < 1e-9, torch.full_like(depth, 1e-9), depth)
-        xy = torch.stack([local[:, 0], -local[:, 1]], dim=-1) / safe[:, None]
-        return xy * self.focal[camera] + self.principal[camera], depth
+        xy = torch.stack([local[..., 0], -local[..., 1]], dim=-1) / safe[..., None]
+        return xy * focal + principal, depth
 
 
 def pixel_centres(

@@ -7,18 +7,19 @@ from torch import Tensor
 
 from dpdy_core.config import SdsConfig
 from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Term, weighted_sum
 from dpdy_core.render.renderer import RayRendering, render_rays
-from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.scene import Scene
+from dpdy_core.section import Number
 
 
 class Guidance(Protocol):
     """A prior that pulls rendered RGB-D images towards likely ones."""
 
     def loss(
-        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: float, generator: torch.Generator
+        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: Number, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A 0-dim loss for `rgb` (B, 3, H, W) in [0, 1], planar `depth` (B, 1, H, W), acting where `act` is 1."""
         ...
@@ -33,33 +34,35 @@ class Distillation:
         guidance: Guidance,
         scene: Scene,
         novel: NovelViews,
-        views: TrainingViews | None,
+        aimed: AimedViews | None,
         terms: list[Term[RayRendering]],
     ) -> None:
-        """`views` restricts the prior to what no training frame saw; `terms` regularise the novel rays."""
+        """`aimed` restricts the prior to what no frame saw, in views of it; `terms` regularise the novel rays."""
         self.config, self.guidance, self.scene, self.novel = config, guidance, scene, novel
-        self.views, self.terms = views, terms
+        self.aimed, self.terms = aimed, terms
 
     def due(self, step: int, progress: float) -> bool:
         """Whether `step` distils."""
         return progress >= self.config.begin and step % self.config.every == 0
 
-    def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss of one distillation step, and numbers to report."""
-        cameras, times = self.novel.draw(self.config.views, progress, generator)
-        rendered = [render_view(self.scene, self.views, cameras, k, times[k], generator) for k in range(len(cameras))]
+    def loss(self, progress: Number, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of one distillation step, and numbers to report; `progress` may be a tensor."""
+        if self.aimed is None:
+            cameras, times = self.novel.draw(self.config.views, progress, generator)
+            act = None
+        else:
+            cameras, times = self.aimed.draw(self.config.views, self.config.orbit.at(progress), generator)
+            act = self.aimed.unseen(cameras, times)
+        rendered = [render_view(self.scene, cameras, k, times[k], generator) for k in range(len(cameras))]
         size = self.novel.size
 
         def images(name: str) -> Tensor:
-            flat = torch.stack([getattr(r, name) for r, _ in rendered])
+            flat = torch.stack([getattr(r, name) for r in rendered])
             return free_of_nan(flat.view(len(rendered), size, size, -1).permute(0, 3, 1, 2))
 
-        act = None
-        if self.views is not None:
-            act = torch.stack([unseen for _, unseen in rendered]).view(-1, 1, size, size)
         depth = images("depth").detach() if self.config.rgb_only else images("depth")
         sds, numbers = self.guidance.loss(images("colour"), depth, act, progress, generator)
-        free = torch.stack([weighted_sum(self.terms, r, progress)[0] for r, _ in rendered]).mean()
+        free = torch.stack([weighted_sum(self.terms, r, progress)[0] for r in rendered]).mean()
         if act is not None:
             numbers = {**numbers, "unseen": act.mean()}
         return self.config.weight * torch.nan_to_num(sds) + free, numbers
@@ -72,20 +75,8 @@ def free_of_nan(images: Tensor) -> Tensor:
     return images
 
 
-def render_view(
-    scene: Scene,
-    views: TrainingViews | None,
-    cameras: Cameras,
-    index: int,
-    time: Tensor,
-    generator: torch.Generator,
-) -> tuple[RayRendering, Tensor]:
-    """Camera `index` rendered at `time` over a random background and, per ray, 1.0 where none of `views` saw it."""
+def render_view(scene: Scene, cameras: Cameras, index: int, time: Tensor, generator: torch.Generator) -> RayRendering:
+    """Camera `index` rendered at `time` over a random background."""
     origins, directions = (rays.reshape(-1, 3) for rays in cameras.image_rays(index))
     background = torch.rand(3, device=origins.device, generator=generator)
-    rendering = render_rays(scene, origins, directions, time.expand(len(origins)), background, generator)
-    if views is None:
-        return rendering, torch.ones_like(rendering.depth)
-    share = (rendering.dynamic / rendering.opacity.clamp_min(1e-4)).detach()
-    seen = views.seen(origins, directions, rendering.depth.detach(), share, time)
-    return rendering, (~seen).float()
+    return render_rays(scene, origins, directions, time.expand(len(origins)), background, generator)

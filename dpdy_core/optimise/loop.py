@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint,
 from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import Clip, load_clip
+from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.checkpoint import scene_header
 from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
@@ -58,11 +60,15 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     if device.type == "cuda" and (reason := fuse_encoders(training.scene)):
         reporter.fall_back(reason)
     if device.type == "cuda":
-        try:
-            training.graph()
-        except RuntimeError as error:
-            reporter.fall_back(f"the scene is optimised without CUDA graphs, slower: {error}")
+        _try_to_graph(training.graph, "optimised", reporter)
     _optimise(run, config, reporter, training, checkpoint)
+
+
+def _try_to_graph(graph: Callable[[], None], verb: str, reporter: Reporter) -> None:
+    try:
+        graph()
+    except RuntimeError as error:
+        reporter.fall_back(f"the scene is {verb} without a CUDA graph, slower: {error}")
 
 
 def _identity(run: RunDir, config: RunConfig) -> str:
@@ -93,6 +99,8 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
         while training.step < steps:
             if begin is not None and training.progress >= begin:
                 _begin_to_use_the_prior(run, config, training, novel, checkpoint)
+                if training.graphed is not None and training.distillation is not None:
+                    _try_to_graph(training.graph_distillation, "distilled", reporter)
                 begin = None
             numbers = training.advance()
             if training.step % config.scene.preview_every == 0 or training.step == steps:
@@ -133,13 +141,13 @@ def _begin_to_use_the_prior(
         training.views = TrainingViews(clip, scene, checkpoint.tensors.get(WITNESS))
     guidance = RgbdGuidance(run.prior, sds, clip.images.device)
     if sds.enabled:
-        views = training.views if sds.unseen_only else None
-        training.distillation = Distillation(sds, guidance, scene, novel, views, training.free)
+        aimed = AimedViews(novel, training.views, sds.candidates) if sds.unseen_only and training.views else None
+        training.distillation = Distillation(sds, guidance, scene, novel, aimed, training.free)
     if video.enabled:
-        views = training.views if video.unseen_only else None
+        coverage = Coverage(training.views, video.resolution) if video.unseen_only and training.views else None
         clips = ClipViews(clip, novel, video.resolution, video.frames, video.real)
         of_clips = VideoGuidance(guidance, config.prior.motion_adapter, video)
-        training.video = VideoDistillation(video, of_clips, scene, clips, views, training.free)
+        training.video = VideoDistillation(video, of_clips, scene, clips, coverage, training.free)
     if refinement.enabled and training.views is not None:
         painter = RgbdPainter(guidance, refinement)
         training.refinement = _refinement(refinement, training, painter, training.views)
@@ -152,8 +160,8 @@ def _refinement(config: RefinementConfig, training: Training, painter: RgbdPaint
     novel = NovelViews(training.clip, training.scene.bounds, painter.resolution)
     static = training.config.losses.w_static if training.alone.get("static_alone") else None
     rays = max(1, int(training.config.rays * config.rays))
-    coverage = Coverage(views, painter.resolution)
-    return Refinement(config, painter, training.scene, novel, coverage, training.free, static, rays)
+    aimed = AimedViews(novel, views, config.candidates)
+    return Refinement(config, painter, training.scene, aimed, training.free, static, rays)
 
 
 def _preview(run: RunDir, training: Training, novel: NovelViews, reporter: Reporter) -> None:

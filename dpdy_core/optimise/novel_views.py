@@ -14,6 +14,7 @@ SPREAD = (0.05, 0.35)  # how far a novel camera moves, as a share of its distanc
 PULL = (0.1, 0.5)  # how far it goes from the mean of two poses towards the two extreme ones, first and last
 TRIES = 4  # cameras drawn for each that is wanted, where depth tells good from bad
 LEAST_OBSERVED = 0.4  # share of a view that must show what was filmed
+LEAST_TURN = 1 / 3  # of the largest angle of an orbiting camera
 
 
 class NovelViews:
@@ -26,7 +27,7 @@ class NovelViews:
     def __init__(self, clip: Clip, bounds: Bounds, size: int) -> None:
         pose = clip.cameras.camera_to_world
         self.times = clip.times
-        self.observed = None if clip.depth is None else ObservedSpace(clip)
+        self.observed = None if clip.depth is None else ObservedSpace(clip.cameras, clip.depth, clip.motion)
         self.size = size
         self.centres = pose[:, :, 3]
         self.up = normalize(pose[:, :, 1].mean(dim=0), dim=0)
@@ -38,50 +39,65 @@ class NovelViews:
         spread = torch.cdist(self.centres, self.centres)
         self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
 
-    def draw(
-        self, count: int, progress: Number, generator: torch.Generator, orbit: float | None = None
-    ) -> tuple[Cameras, Tensor]:
+    def draw(self, count: int, progress: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
         """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
-        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them. With `orbit`
-        they move that many times as far, and stay as far from their targets as the training cameras are.
+        Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them.
         """
         if self.observed is None:
-            return self._candidates(count, progress, generator, orbit)
-        cameras, times = self._candidates(count * TRIES, progress, generator, orbit)
+            return self._around(count, progress, generator)
+        cameras, times = self._around(count * TRIES, progress, generator)
         share = self.observed.share(cameras).view(count, TRIES)
         early = torch.arange(TRIES, 0, -1, device=share.device)
         best = torch.where(share >= LEAST_OBSERVED, early.float(), share).argmax(dim=-1)
         chosen = torch.arange(count, device=share.device) * TRIES + best
         return cameras[chosen], times[chosen]
 
-    def _candidates(
-        self, count: int, progress: Number, generator: torch.Generator, orbit: float | None
-    ) -> tuple[Cameras, Tensor]:
+    def orbiting(self, count: int, degrees: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+        """`count` square cameras off the path, good or bad, and the times (count,) at which to look.
+
+        Each stands between LEAST_TURN and all of `degrees` around its target from a place between training cameras, to
+        any side, and as far from the target as they are: wide views from far behind show bands above and below that
+        nobody asks for.
+        """
+        centre, target, reach, frame = self._on_the_path(count, 1.0, generator)
+        outward = normalize(centre - target, dim=-1)
+        side = torch.randn(centre.shape, device=centre.device, generator=generator)
+        side = normalize(side - (side * outward).sum(dim=-1, keepdim=True) * outward, dim=-1)
+        turn = LEAST_TURN + (1 - LEAST_TURN) * torch.rand((count, 1), device=centre.device, generator=generator)
+        angle = torch.deg2rad(turn * degrees)
+        centre = target + reach * (angle.cos() * outward + angle.sin() * side)
+        return self._looking(centre, target), self.times[frame]
+
+    def _around(self, count: int, progress: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+        centre, target, reach, frame = self._on_the_path(count, progress, generator)
+        noise = normalize(torch.randn(centre.shape, device=centre.device, generator=generator), dim=-1)
+        noise = noise * torch.rand((count, 1), device=centre.device, generator=generator)
+        return self._looking(centre + noise * reach * _between(SPREAD, progress), target), self.times[frame]
+
+    def _on_the_path(
+        self, count: int, progress: Number, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Centre and target (count, 3) and reach (count, 1) between two training cameras, and the index of one."""
         device = self.centres.device
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, device=device, generator=generator)
-
         frames = torch.randint(len(self.centres), (2, count), device=device, generator=generator)
-        mix = uniform(count, 1)
+        mix = torch.rand((count, 1), device=device, generator=generator)
         centre = torch.lerp(self.centres[frames[0]], self.centres[frames[1]], mix)
         target = torch.lerp(self.targets[frames[0]], self.targets[frames[1]], mix)
         reach = torch.lerp(self.reach[frames[0]], self.reach[frames[1]], mix)
         extreme = self.extremes[torch.randint(2, (count,), device=device, generator=generator)]
-        centre = torch.lerp(centre, extreme, uniform(count, 1) * _between(PULL, progress))
-        noise = normalize(torch.randn((count, 3), device=device, generator=generator), dim=-1) * uniform(count, 1)
-        centre = centre + noise * reach * ((orbit or 1.0) * _between(SPREAD, progress))
-        if orbit is not None:
-            centre = target + normalize(centre - target, dim=-1) * reach
-        cameras = Cameras(
+        pull = torch.rand((count, 1), device=device, generator=generator) * _between(PULL, progress)
+        return torch.lerp(centre, extreme, pull), target, reach, frames[0]
+
+    def _looking(self, centre: Tensor, target: Tensor) -> Cameras:
+        count = len(centre)
+        return Cameras(
             camera_to_world=look_at(centre, target, self.up),
             focal=self.focal.expand(count, 2),
             principal=centre.new_full((count, 2), self.size / 2),
             width=self.size,
             height=self.size,
         )
-        return cameras, self.times[frames[0]]
 
 
 def _between(limits: tuple[float, float], progress: Number) -> Number:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from dpdy_core.config import RefinementConfig
+from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.depth_loss import aligned_depth_loss
-from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Term, weighted_sum
 from dpdy_core.optimise.painted_views import PaintedRays, PaintedViews
 from dpdy_core.optimise.reconstruction import colour_loss
 from dpdy_core.optimise.schedule import proposal_anneal
-from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.renderer import RayRendering, render_camera, render_rays
 from dpdy_core.scene.scene import Scene
 from dpdy_core.section import Ramp
@@ -44,19 +43,19 @@ class Refinement:
         config: RefinementConfig,
         painter: Painter,
         scene: Scene,
-        novel: NovelViews,
-        coverage: Coverage,
+        aimed: AimedViews,
         terms: list[Term[RayRendering]],
         static: Ramp | None,
         rays: int,
     ) -> None:
-        """`novel` draws views of the painter's resolution; `terms` regularise the `rays` rays of a step.
+        """`aimed` draws views of the painter's resolution; `terms` regularise the `rays` rays of a step.
 
         `static` is the weight of the static field alone where the view stood still, None without such a field.
         """
+        novel = aimed.novel
         assert novel.size == painter.resolution
-        self.config, self.painter, self.scene, self.novel = config, painter, scene, novel
-        self.coverage, self.terms, self.static, self.count = coverage, terms, static, rays
+        self.config, self.painter, self.scene, self.aimed, self.focal = config, painter, scene, aimed, novel.focal
+        self.terms, self.static, self.count = terms, static, rays
         self.pool = PaintedViews(config.pool, novel.size, novel.centres.device)
 
     def active(self, progress: float) -> bool:
@@ -70,23 +69,21 @@ class Refinement:
     @torch.no_grad()
     def renew(self, progress: float, generator: torch.Generator) -> None:
         """Of a few novel views render that with most unseen, paint it, and put it in the place of the oldest one."""
-        cameras, times = self.novel.draw(self.config.candidates, progress, generator, self.config.spread)
-        masks = torch.stack([self.coverage.unseen(cameras, k, time) for k, time in enumerate(times)])[:, None]
+        cameras, times = self.aimed.draw(1, self.config.orbit.at(progress), generator)
+        unseen = self.aimed.unseen(cameras, times)
         if not self.config.unseen_only:
-            masks = torch.ones_like(masks)
-        best = int(masks.mean(dim=(1, 2, 3)).argmax())
-        view = render_camera(self.scene, cameras, best, float(times[best]), CHUNK)
-        unseen = masks[best : best + 1]
+            unseen = torch.ones_like(unseen)
+        view = render_camera(self.scene, cameras, 0, float(times[0]), CHUNK)
         rgb, depth = view.colour.permute(2, 0, 1)[None], view.depth[None, None]
         colour, inverse = self.painter.paint(rgb, depth, 1 - unseen, progress, generator)
         painted = (colour.isfinite().all(dim=1, keepdim=True) & inverse.isfinite()).float() * unseen
         colour, inverse = colour.nan_to_num(0.0), inverse.nan_to_num(0.0)
         still = (view.dynamic < 0.5).float()[None, None]
-        self.pool.put(cameras[best].camera_to_world, times[best : best + 1], colour, inverse, painted, still)
+        self.pool.put(cameras.camera_to_world, times, colour, inverse, painted, still)
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of the painted rays of one step, and numbers to report."""
-        target = self.pool.draw(self.count, self.novel.focal, generator)
+        target = self.pool.draw(self.count, self.focal, generator)
         background = torch.rand(3, device=target.origins.device, generator=generator)
         rendering = render_rays(
             self.scene,

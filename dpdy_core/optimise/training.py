@@ -42,6 +42,7 @@ class Training:
         self.refinement: Refinement | None = None
         self.views: TrainingViews | None = None  # the training views that all three began with
         self.graphed: GraphedStep | None = None
+        self.graphed_distillation: GraphedStep | None = None
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
         novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
@@ -85,9 +86,7 @@ class Training:
             self.optimiser.zero_grad(set_to_none=True)
             numbers = self.reconstruct(progress)
         if self.distillation is not None and self.distillation.due(self.step, progress):
-            loss, logged = self.distillation.loss(progress, self.generator)
-            loss.backward()
-            self.distilled |= {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
+            self.distilled |= (self.graphed_distillation or self.distil)(progress)
         if self.video is not None and self.video.due(self.step, progress):
             loss, logged = self.video.loss(self.step, progress, self.generator, self.corrected())
             loss.backward()
@@ -110,6 +109,18 @@ class Training:
         """Capture the reconstruction step as a CUDA graph. Raises RuntimeError where that fails."""
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.graphed = GraphedStep(self.reconstruct, parameters, self.generator)
+
+    def graph_distillation(self) -> None:
+        """Capture the distillation step, which adds to the reconstruction's gradients. Raises as `graph` does."""
+        assert self.graphed is not None
+        self.graphed_distillation = GraphedStep(self.distil, self.graphed.parameters, self.generator, self.graphed)
+
+    def distil(self, progress: Number) -> dict[str, Tensor]:
+        """Gradients of one distillation step, added to those there are, and numbers to report."""
+        assert self.distillation is not None
+        loss, logged = self.distillation.loss(progress, self.generator)
+        loss.backward()
+        return {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
 
     def reconstruct(self, progress: Number) -> dict[str, Tensor]:
         """Gradients of the losses on one batch of training rays, and their values; `progress` may be a tensor."""

@@ -11,8 +11,8 @@ from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.optimise.clip_views import ANCHORS, ClipView, ClipViews
 from dpdy_core.optimise.distillation import free_of_nan, render_view
 from dpdy_core.optimise.objective import Term, weighted_sum
+from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.renderer import RayRendering
-from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.scene import Scene
 
 
@@ -41,12 +41,12 @@ class VideoDistillation:
         guidance: ClipGuidance,
         scene: Scene,
         clips: ClipViews,
-        views: TrainingViews | None,
+        coverage: Coverage | None,
         terms: list[Term[RayRendering]],
     ) -> None:
-        """`views` restricts the prior to what no training frame saw; `terms` regularise the novel rays."""
+        """`coverage` restricts the prior to what no training frame saw; `terms` regularise the novel rays."""
         self.config, self.guidance, self.scene, self.clips = config, guidance, scene, clips
-        self.views, self.terms = views, terms
+        self.coverage, self.terms = coverage, terms
 
     def due(self, step: int, progress: float) -> bool:
         """Whether `step` distils a clip."""
@@ -63,20 +63,20 @@ class VideoDistillation:
         anchor = ANCHORS[step // self.config.every % len(ANCHORS)]
         clip = self.clips.draw(anchor, progress, generator, cameras)
         live = live_frames(self.clips.frames, clip.real, self.config.live, step)
-        colours, depths, acting, rendered = [], [], [], []
+        colours, depths, rendered = [], [], []
         for k in range(self.clips.frames):
             if k in live:
-                rendering, unseen = render_view(self.scene, self.views, clip.cameras, k, clip.times[k], generator)
+                rendering = render_view(self.scene, clip.cameras, k, clip.times[k], generator)
                 rendered.append(rendering)
                 colour, depth = self._image(rendering.colour), self._image(rendering.depth)
-                acting.append(self._image(unseen))
             else:
                 colour, depth = self._still(clip, k, generator)
-                acting.append(torch.zeros_like(depth))
             colours.append(colour)
             depths.append(depth)
         rgb, depth = free_of_nan(torch.stack(colours)), free_of_nan(torch.stack(depths))
-        act = None if self.views is None else torch.stack(acting)
+        act = None
+        if self.coverage is not None:
+            act = self.coverage.unseen(clip.cameras, clip.times)[:, None]
         sds, numbers = self.guidance.loss(rgb, depth, act, live, progress, generator)
         free = torch.stack([weighted_sum(self.terms, r, progress)[0] for r in rendered]).mean()
         return self.config.weight * torch.nan_to_num(sds) + free, numbers
@@ -87,7 +87,7 @@ class VideoDistillation:
         given = k in clip.real
         if given and clip.depth is not None and self.clips.has_all_depth:
             return clip.colour[k], clip.depth[k]
-        rendering, _ = render_view(self.scene, None, clip.cameras, k, clip.times[k], generator)
+        rendering = render_view(self.scene, clip.cameras, k, clip.times[k], generator)
         depth = self._image(rendering.depth)
         if not given:
             return self._image(rendering.colour), depth

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dpdy_core.config import DistillationConfig
+from dpdy_core.section import Number
 
 PredictionType = Literal["epsilon", "v_prediction"]
 Weighting = Literal["sds", "uniform", "fantasia3d"]
@@ -55,11 +56,18 @@ def guided(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def sample_timesteps(count: int, low: float, high: float, total: int, generator: torch.Generator) -> Tensor:
-    """(count,) timesteps, uniform over the shares [`low`, `high`] of the `total` steps, on the generator's device."""
+def sample_timesteps(count: int, low: float, high: Number, total: int, generator: torch.Generator) -> Tensor:
+    """(count,) timesteps, uniform over the shares [`low`, `high`] of the `total` steps, on the generator's device.
+
+    `high` is a float or a 0-dim tensor there.
+    """
     first = min(int(low * total), total - 1)
-    last = min(max(int(high * total), first + 1), total)
-    return torch.randint(first, last, (count,), generator=generator, device=generator.device)
+    steps = high * total - first
+    steps = (
+        steps.floor().clamp(1, total - first) if isinstance(steps, Tensor) else min(max(int(steps), 1), total - first)
+    )
+    share = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+    return first + (share * steps).long()
 
 
 def rescaled(clean_hat: Tensor, conditional: Tensor, share: float) -> Tensor:

@@ -10,6 +10,7 @@ from dpdy_core.config import SdsConfig
 from dpdy_core.prior.finetuned import load_finetuned
 from dpdy_core.prior.guidance import Denoised, distillation_gradient, reparameterised_loss, sample_timesteps
 from dpdy_core.prior.rgbd import pack
+from dpdy_core.section import Number
 
 
 class RgbdGuidance:
@@ -27,7 +28,7 @@ class RgbdGuidance:
             self.model.unet.to(torch.bfloat16)
 
     def loss(
-        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: float, generator: torch.Generator
+        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: Number, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """A scalar whose gradient with respect to `rgb` and `depth` is the SDS gradient, and 0-dim tensors to log.
 
@@ -53,7 +54,8 @@ class RgbdGuidance:
         """What the UNet says about `noisy` (B, C, h, w) without and with the run's prompt."""
         text, empty = (states.expand(len(noisy), -1, -1) for states in (self.text, self.empty))
         device = noisy.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        # a captured graph must not read autocast's cache of weights, which dies with the capture
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
             pair = self.model.predict_pair(noisy, timesteps, text, empty, self.sds.guidance)
         return Denoised(*pair, self.model.prediction_type)
 

@@ -34,17 +34,19 @@ class Coverage:
         self.spacing = views.spacing
 
     @torch.no_grad()
-    def unseen(self, cameras: Cameras, index: int, time: Tensor) -> Tensor:
-        """(H, W) float, 1 where nothing that a frame saw falls: still points of all frames, movers of `time` alone."""
-        pixels, z = cameras.project(self.points, torch.full_like(self.known, index, dtype=torch.long))
+    def unseen(self, cameras: Cameras, times: Tensor) -> Tensor:
+        """(N, H, W) float for N cameras at `times` (N,), 1 where nothing that a frame saw falls.
+
+        Still points are those of all frames, movers those of the view's time alone.
+        """
+        pixels, z = cameras.project_all(self.points)
         column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
-        counts = self.known & (z > 0) & (~self.moving | ((self.times - time).abs() <= 0.75 * self.spacing))
+        counts = self.known & (z > 0) & (~self.moving | ((self.times - times[:, None]).abs() <= 0.75 * self.spacing))
         inside = (column >= 0) & (row >= 0) & (column < cameras.width) & (row < cameras.height)
         nowhere = cameras.height * cameras.width
         place = (row * cameras.width + column).masked_fill(~(counts & inside), nowhere)
-        empty = torch.ones(nowhere + 1, device=z.device)
-        empty[place] = 0.0
-        return opened(empty[:-1].view(1, 1, cameras.height, cameras.width), HOLE)[0, 0]
+        empty = torch.ones((len(cameras), nowhere + 1), device=z.device).scatter(1, place, 0.0)
+        return opened(empty[:, :-1].view(-1, 1, cameras.height, cameras.width), HOLE)[:, 0]
 
 
 def opened(mask: Tensor, size: int) -> Tensor:

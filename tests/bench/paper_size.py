@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from dpdy_core.config import RunConfig, SceneConfig
 from dpdy_core.geometry.cameras import look_at
 from dpdy_core.ingest.clip import load_clip, write_transforms
+from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
@@ -205,7 +206,8 @@ def bench_distillation(run: RunDir, config: RunConfig, device: torch.device, tab
     made: list[RgbdGuidance] = []
     table.row("load the finetuned prior", lambda: made.append(RgbdGuidance(run.prior, sds, device)), repeats=1)
     guidance = made[0]
-    images = Distillation(sds, guidance, scene, novel, views, training.free)
+    aimed = AimedViews(novel, views, sds.candidates)
+    images = Distillation(sds, guidance, scene, novel, aimed, training.free)
 
     def step(loss: Callable[[], torch.Tensor]) -> None:
         loss().backward()
@@ -218,7 +220,7 @@ def bench_distillation(run: RunDir, config: RunConfig, device: torch.device, tab
     adapter = config.prior.motion_adapter
     table.row("load the motion modules", lambda: of_clips.append(VideoGuidance(guidance, adapter, video)), repeats=1)
     clips = ClipViews(clip, novel, video.resolution, video.frames, video.real)
-    filmed = VideoDistillation(video, of_clips[0], scene, clips, views, training.free)
+    filmed = VideoDistillation(video, of_clips[0], scene, clips, aimed.coverage, training.free)
     name = f"video SDS: {clips.frames} frames of {video.resolution} px, {video.live} live, prior at {side} px"
     table.row(name, lambda: step(lambda: filmed.loss(0, 0.6, generator)[0]))
 

@@ -54,6 +54,16 @@ def test_projection_equals_the_textbook(seed: int) -> None:
             assert pixels[i].numpy() == pytest.approx(expected, rel=1e-3, abs=0.05)
 
 
+def test_every_camera_projects_as_each_does() -> None:
+    cameras = random_cameras(1, dtype=torch.float64)
+    points = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    pixels, depth = cameras.project_all(points)
+    for k in range(3):
+        own, z = cameras.project(points, torch.full((5,), k))
+        torch.testing.assert_close(pixels[k], own)
+        torch.testing.assert_close(depth[k], z)
+
+
 @given(st.integers(0, 10_000), st.floats(0.1, 100.0))
 @settings(max_examples=25, deadline=None)
 def test_a_point_on_a_ray_projects_back_to_its_pixel_at_its_planar_depth(seed: int, z: float) -> None:

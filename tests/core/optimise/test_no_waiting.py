@@ -8,9 +8,16 @@ import torch
 from optimise_scenes import tiny_config, write_capture
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpdy_core.config import FieldsConfig
+from dpdy_core.config import FieldsConfig, SceneConfig, SdsConfig
 from dpdy_core.ingest.clip import load_clip
+from dpdy_core.optimise.aimed_views import AimedViews
+from dpdy_core.optimise.distillation import Distillation
+from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.training import Training
+from dpdy_core.prior.finetuned import write_record
+from dpdy_core.prior.rgbd_guidance import RgbdGuidance
+from dpdy_core.prior.tiny import build_toy
+from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.contraction import find_bounds
 from dpdy_core.scene.scene import Scene
 
@@ -35,22 +42,45 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def make_training(folder: Path, config: SceneConfig) -> Training:
+    clip = load_clip(write_capture(folder).capture, "train", 24)
+    assert clip is not None
+    clip.valid[:, :, :3] = False
+    generator = torch.Generator().manual_seed(0)
+    scene = Scene(config.fields, config.sampling, find_bounds(clip), len(clip), "torch", generator)
+    return Training(config, scene, clip, torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize("blend", ["additive", "learned"])
 def test_a_step_does_not_wait(tmp_path: Path, blend: str) -> None:
     fields = FieldsConfig.model_validate({**tiny_config().scene.fields.model_dump(), "blend": blend})
     config = tiny_config(fields=fields, refine_cameras=True, exposure=True, novel_rays=0.1).scene
-    clip = load_clip(write_capture(tmp_path).capture, "train", 24)
-    assert clip is not None
-    clip.valid[:, :, :3] = False
-    scene = Scene(
-        config.fields, config.sampling, find_bounds(clip), len(clip), "torch", torch.Generator().manual_seed(0)
-    )
-    training = Training(config, scene, clip, torch.Generator().manual_seed(0))
+    training = make_training(tmp_path, config)
     training.optimiser.step = lambda: None  # type: ignore[method-assign,assignment]  # torch's own; on a GPU it is fused
     training.advance()
     with Watch() as watch:
         training.advance()
     assert watch.caught == []
+
+
+def test_a_distillation_step_does_not_wait(tmp_path: Path) -> None:
+    """With a real prior, a tiny one, aimed at what no frame saw; `progress` as a tensor, as a CUDA graph has it."""
+    sds = SdsConfig(begin=0.0, every=1, resolution=16, views=2, candidates=3)
+    training = make_training(tmp_path, tiny_config(sds=sds).scene)
+    build_toy().save(tmp_path / "prior" / "model")
+    record = {"method": "none", "prompt": "a scene", "resolution": 16, "rank": 4, "text": False}
+    write_record(tmp_path / "prior", {**record, "base": str(tmp_path / "prior" / "model")})
+    novel = NovelViews(training.clip, training.scene.bounds, sds.resolution)
+    aimed = AimedViews(novel, TrainingViews(training.clip, training.scene), sds.candidates)
+    guidance = RgbdGuidance(tmp_path / "prior", sds, "cpu")
+    training.distillation = Distillation(sds, guidance, training.scene, novel, aimed, training.free)
+    progress, before = torch.tensor(0.6), training.generator.get_state()
+    numbers = training.distil(progress)
+    with Watch() as watch:
+        training.distil(progress)
+    assert watch.caught == []
+    training.generator.set_state(before)
+    torch.testing.assert_close(training.distil(0.6), numbers)
 
 
 def test_the_watch_sees_what_waits() -> None:

@@ -39,9 +39,15 @@ def wall_clip() -> Clip:
     )
 
 
+def wall_space() -> ObservedSpace:
+    clip = wall_clip()
+    assert clip.depth is not None
+    return ObservedSpace(clip.cameras, clip.depth, clip.motion)
+
+
 def share(x: float, y: float, z: float, towards: float = -1.0) -> float:
     camera = cameras_at((x, y, z), towards=torch.tensor([0.0, 0.0, towards]))
-    return float(ObservedSpace(wall_clip()).share(camera)[0])
+    return float(wall_space().share(camera)[0])
 
 
 def test_the_share_is_that_of_the_filmed_wall() -> None:
@@ -55,7 +61,7 @@ def test_the_share_is_that_of_the_filmed_wall() -> None:
 
 def test_a_back_side_before_a_filmed_surface_hides_it() -> None:
     """Inside a box whose walls were filmed from outside, the far wall's front is seen only through the near back."""
-    space = ObservedSpace(wall_clip())
+    space = wall_space()
     nearer = space.points + torch.tensor([0.0, 0.0, 1.0])
     space.points = torch.cat([space.points, nearer])
     space.towards = torch.cat([space.towards, -space.towards])

@@ -12,6 +12,7 @@ from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import Cancelled
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise import loop
+from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.optimise.novel_views import NovelViews
@@ -20,7 +21,6 @@ from dpdy_core.optimise.refinement import Refinement, painted_loss
 from dpdy_core.prior.finetuned import write_record
 from dpdy_core.prior.tiny import build_toy
 from dpdy_core.progress import Event, Reporter
-from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.renderer import RayRendering, render_camera
 from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.rundir import RunDir
@@ -91,7 +91,7 @@ def test_unseen_places_become_what_was_painted(run: RunDir, tmp_path: Path, monk
     """Where no frame looks, a scene with refinement shows the painter's red, and where frames look it doesn't."""
     monkeypatch.setattr(loop, "RgbdPainter", RedPainter)
     common: dict[str, Any] = {"steps": 120, "rays": 256, "grid_learning_rate": 0.03, "mlp_learning_rate": 0.01}
-    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, spread=3.0, every=5, pool=8, rays=0.5))
+    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, orbit=45, every=5, pool=8, rays=0.5))
     plain = RunDir(tmp_path / "plain")
     shutil.copytree(run.root, plain.root)
     events: list[Event] = []
@@ -103,14 +103,13 @@ def test_unseen_places_become_what_was_painted(run: RunDir, tmp_path: Path, monk
         """Mean distance from red of what no frame saw, and the error of the training frames."""
         scene, clip = load_scene(of.scene, "cpu"), load_clip(of.capture, "train", 24)
         assert clip is not None
-        novel = NovelViews(clip, scene.bounds, 12)
-        coverage = Coverage(TrainingViews(clip, scene), 12)
+        aimed = AimedViews(NovelViews(clip, scene.bounds, 12), TrainingViews(clip, scene), 4)
         distance = []
-        cameras, times = novel.draw(12, 1.0, torch.Generator().manual_seed(3), 3.0)
+        cameras, times = aimed.draw(12, 45, torch.Generator().manual_seed(3))
+        unseen = aimed.unseen(cameras, times)[:, 0] > 0
         for k, time in enumerate(times):
             view = render_camera(scene, cameras, k, float(time), 4096)
-            unseen = coverage.unseen(cameras, k, time) > 0
-            distance.append((view.colour[unseen] - torch.tensor(RED)).square().mean(dim=-1))
+            distance.append((view.colour[unseen[k]] - torch.tensor(RED)).square().mean(dim=-1))
         frame = render_camera(scene, clip.cameras, 2, float(clip.times[2]), 4096)
         return float(torch.cat(distance).mean()), float((frame.colour - clip.colours()[2]).square().mean())
 
@@ -125,17 +124,17 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
     scene, clip = load_scene(run.scene, "cpu"), load_clip(run.capture, "train", 24)
     assert clip is not None
     painter = RedPainter()
-    novel, coverage = NovelViews(clip, scene.bounds, 12), Coverage(TrainingViews(clip, scene), 12)
+    novel, views = NovelViews(clip, scene.bounds, 12), TrainingViews(clip, scene)
     shares = []
     for candidates in (1, 6):
-        config = RefinementConfig(candidates=candidates)
-        refinement = Refinement(config, painter, scene, novel, coverage, [], None, 16)
+        aimed = AimedViews(novel, views, candidates)
+        refinement = Refinement(RefinementConfig(), painter, scene, aimed, [], None, 16)
         generator = torch.Generator().manual_seed(0)
         for _ in range(6):
             refinement.renew(1.0, generator)
         shares.append(float(refinement.pool.painted[:6].mean()))
     assert shares[1] > shares[0]
-    everywhere = Refinement(RefinementConfig(unseen_only=False), painter, scene, novel, coverage, [], None, 16)
+    everywhere = Refinement(RefinementConfig(unseen_only=False), painter, scene, aimed, [], None, 16)
     everywhere.renew(1.0, torch.Generator().manual_seed(0))
     assert everywhere.pool.painted[0].eq(1).all()
 

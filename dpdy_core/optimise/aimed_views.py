@@ -1,0 +1,42 @@
+"""Novel cameras aimed at what no training frame saw: there alone a prior has something to say."""
+
+import torch
+from torch import Tensor
+
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.optimise.novel_views import LEAST_OBSERVED, NovelViews
+from dpdy_core.optimise.observed_space import ObservedSpace
+from dpdy_core.render.coverage import Coverage
+from dpdy_core.render.visibility import TrainingViews
+from dpdy_core.section import Number
+
+GLANCE = 24  # side at which candidates are compared, pixels
+
+
+class AimedViews:
+    """Draws cameras that circle what was filmed, each the best of `candidates`."""
+
+    def __init__(self, novel: NovelViews, views: TrainingViews, candidates: int) -> None:
+        """`novel` says where candidates stand and how large a view is; `views` are the frames as witnesses."""
+        self.novel, self.candidates = novel, candidates
+        self.space = ObservedSpace(views.cameras, views.depth, views.moving)
+        self.coverage = Coverage(views, novel.size)
+        self.glance = Coverage(views, min(GLANCE, novel.size))
+
+    def draw(self, count: int, degrees: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+        """`count` square cameras up to `degrees` off the path, and the times (count,) at which to look.
+
+        Each is, of its candidates that see LEAST_OBSERVED of what was filmed, that with the most unseen pixels; where
+        none does, that which sees most of what was filmed: the rest look past the scene or into things.
+        """
+        cameras, times = self.novel.orbiting(count * self.candidates, degrees, generator)
+        observed = self.space.share(cameras).view(count, -1)
+        side = min(GLANCE, self.novel.size)
+        unseen = self.glance.unseen(cameras.resized(side, side), times).mean(dim=(1, 2)).view(count, -1)
+        best = torch.where(observed >= LEAST_OBSERVED, 1 + unseen, observed).argmax(dim=-1)
+        chosen = torch.arange(count, device=best.device) * self.candidates + best
+        return cameras[chosen], times[chosen]
+
+    def unseen(self, cameras: Cameras, times: Tensor) -> Tensor:
+        """(N, 1, S, S) float, 1 where no frame saw what the `cameras` see at `times` (N,)."""
+        return self.coverage.unseen(cameras, times)[:, None]
