@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -89,6 +89,8 @@ def as_service_error(error: Exception) -> ServiceError:
             return ServiceError(error.status_code, kind, title, str(error.detail), headers=error.headers)
         case DpdyError():
             return ServiceError(422, error.type, error.title, error.detail, error.remedy, retryable=error.retryable)
+        case DataError():  # such as a NUL, which Postgres has no text for
+            return ServiceError(400, *STATUS_TYPES[400], "it holds a value that the database cannot compare with")
         case OperationalError() | InterfaceError():
             detail = "the database does not answer"
             headers = {"Retry-After": "5"}
@@ -105,5 +107,13 @@ def add_handlers(app: FastAPI) -> None:
             log.warning("database: %s", error)
         return render(refusal)
 
-    for kind in (DpdyError, RequestValidationError, HTTPException, OperationalError, InterfaceError, Exception):
+    for kind in (
+        DpdyError,
+        RequestValidationError,
+        HTTPException,
+        DataError,
+        OperationalError,
+        InterfaceError,
+        Exception,
+    ):
         app.add_exception_handler(kind, handle)

@@ -27,7 +27,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("no control characters")
     return text
@@ -60,9 +60,9 @@ def _future(time: datetime) -> datetime:
     return time
 
 
-Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(printable)]
 Tags = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]], Field(max_length=20)
+    list[Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]], Field(max_length=20)
 ]
 Deadline = Annotated[
     Annotated[Seconds, Tag("seconds")] | Annotated[AwareDatetime, AfterValidator(_future), Tag("time")],

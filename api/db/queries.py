@@ -3,11 +3,26 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import ColumnElement, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from api.db.clock import database_now
-from api.db.models import Announcement, Artifact, Attempt, IdempotencyKey, Job, JobEvent, JobTag, Upload, Worker, now
+from api.db.models import (
+    Announcement,
+    Artifact,
+    Attempt,
+    IdempotencyKey,
+    Job,
+    JobEvent,
+    JobTag,
+    Study,
+    StudyClip,
+    StudyPair,
+    StudyVoter,
+    Upload,
+    Worker,
+    now,
+)
 
 LIVE = ("running", "cancelling")
 
@@ -22,10 +37,11 @@ def uploads_to_check(session: Session) -> Sequence[str]:
 
 
 def expired_uploads(session: Session) -> Sequence[Upload]:
-    """Uploads past their time that no job may need any more (a job that succeeded keeps its own copy)."""
+    """Uploads past their time that no job may need any more (a job that succeeded keeps its own copy), and no study."""
     needed = select(Job.upload_id).where(Job.state != "succeeded", Job.deleted_at.is_(None), Job.upload_id.is_not(None))
-    old = select(Upload).where(Upload.expires_at < now(), Upload.deleted_at.is_(None), Upload.id.not_in(needed))
-    return session.scalars(old).all()
+    shown = select(StudyClip.upload_id).join(Study).where(Study.closed_at.is_(None), StudyClip.upload_id.is_not(None))
+    old = select(Upload).where(Upload.expires_at < now(), Upload.deleted_at.is_(None))
+    return session.scalars(old.where(Upload.id.not_in(needed), Upload.id.not_in(shown))).all()
 
 
 def unfinished_jobs_of_upload(session: Session, upload_id: str) -> int:
@@ -176,3 +192,54 @@ def oldest(session: Session) -> tuple[datetime | None, datetime | None]:
     queued = session.scalar(select(func.min(Job.queued_at)).where(Job.state == "queued"))
     heartbeat = session.scalar(select(func.min(Job.heartbeat_at)).where(Job.state.in_(LIVE)))
     return queued, heartbeat
+
+
+def study(session: Session, study_id: str) -> Study | None:
+    return session.get(Study, study_id)
+
+
+def studies(session: Session, before: tuple[datetime, str] | None, limit: int) -> Sequence[Study]:
+    """Studies, newest first."""
+    statement = select(Study)
+    if before is not None:
+        statement = statement.where(tuple_(Study.created_at, Study.id) < tuple_(*before))
+    return session.scalars(statement.order_by(Study.created_at.desc(), Study.id.desc()).limit(limit)).all()
+
+
+def open_study(session: Session, shows: ColumnElement[bool]) -> str | None:
+    """A study that still takes votes and has a clip of which `shows` is true."""
+    return session.scalar(select(Study.id).join(StudyClip).where(shows, Study.closed_at.is_(None)).limit(1))
+
+
+def study_clips(session: Session, study_id: str) -> Sequence[StudyClip]:
+    statement = select(StudyClip).where(StudyClip.study_id == study_id)
+    return session.scalars(statement.order_by(StudyClip.scene, StudyClip.method)).all()
+
+
+def times_shown(session: Session, study_id: str) -> dict[tuple[str, str], int]:
+    """How many voters were given each pair of clips."""
+    pair = (StudyPair.first_id, StudyPair.second_id)
+    given = select(*pair, func.count()).join(StudyVoter).where(StudyVoter.study_id == study_id)
+    found = session.execute(given.where(StudyPair.repeated.is_(False)).group_by(*pair))
+    return {(row[0], row[1]): row[2] for row in found}
+
+
+def study_voter(session: Session, study_id: str, voter_id: str) -> StudyVoter | None:
+    return session.scalar(select(StudyVoter).where(StudyVoter.id == voter_id, StudyVoter.study_id == study_id))
+
+
+def pairs_of_voter(session: Session, voter_id: str) -> Sequence[StudyPair]:
+    """In the order in which they are shown."""
+    return session.scalars(select(StudyPair).where(StudyPair.voter_id == voter_id).order_by(StudyPair.number)).all()
+
+
+def study_pair(session: Session, study_id: str, pair_id: str) -> StudyPair | None:
+    pairs = select(StudyPair).join(StudyVoter).where(StudyPair.id == pair_id, StudyVoter.study_id == study_id)
+    return session.scalar(pairs)
+
+
+def votes(session: Session, study_id: str) -> Sequence[tuple[int, StudyPair]]:
+    """Every vote with the number of its voter, voter by voter, in the order in which they were given."""
+    cast = select(StudyVoter.number, StudyPair).join(StudyVoter, StudyPair.voter_id == StudyVoter.id)
+    cast = cast.where(StudyVoter.study_id == study_id, StudyPair.choice.is_not(None))
+    return [(row[0], row[1]) for row in session.execute(cast.order_by(StudyVoter.number, StudyPair.number))]

@@ -3,7 +3,7 @@
 from sqlalchemy import update
 
 from api.db import queries
-from api.db.models import Upload, now
+from api.db.models import StudyClip, Upload, now
 from api.db.session import Sessions
 from api.errors import ServiceError, not_found
 from api.jobs import service, states
@@ -35,6 +35,9 @@ def remove_upload(sessions: Sessions, files: Files, upload_id: str) -> None:
         if queries.unfinished_jobs_of_upload(session, upload_id):
             detail = f"a job that waits or runs reads upload {upload_id}"
             raise ServiceError(409, "upload-in-use", "The upload is in use", detail, "cancel the job first")
+        if queries.open_study(session, StudyClip.upload_id == upload_id):
+            detail = f"a study that is open shows upload {upload_id}"
+            raise ServiceError(409, "upload-in-use", "The upload is in use", detail, "close the study first")
         session.execute(update(Upload).where(Upload.id == upload_id).values(deleted_at=now()))
     files.upload(upload).unlink(missing_ok=True)
 

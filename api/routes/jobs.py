@@ -1,10 +1,6 @@
 """Jobs: submit, list, read, cancel, retry, delete, render again, logs."""
 
 import asyncio
-import base64
-import binascii
-import json
-from datetime import datetime
 from time import monotonic
 from typing import Annotated, Literal
 
@@ -12,10 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.cursor import read_cursor, write_cursor
 from api.db import queries
-from api.db.models import Job
+from api.db.models import Job, StudyClip
 from api.deps import IdempotencyKey, Service, ServiceDep
-from api.errors import ServiceError, invalid, not_found
+from api.errors import ServiceError, not_found
 from api.jobs import service as jobs
 from api.jobs import states
 from api.jobs.logs import read_log
@@ -54,10 +51,11 @@ def list_jobs(
 ) -> JobPage:
     """Give `next_cursor` as `cursor` for the page that follows."""
     with service.sessions() as session:
-        found = list(queries.jobs(session, state, tag, _read_cursor(cursor), limit + 1))
+        found = list(queries.jobs(session, state, tag, read_cursor(cursor), limit + 1))
         page = found[:limit]
         items = _views(session, page)
-    return JobPage(items=items, next_cursor=_write_cursor(page[-1]) if len(found) > limit else None)
+    last = page[-1] if len(found) > limit else None
+    return JobPage(items=items, next_cursor=write_cursor(last.created_at, last.id) if last else None)
 
 
 @router.get("/{job_id}", summary="State of a job")
@@ -102,6 +100,9 @@ def delete(job_id: str, service: ServiceDep) -> JobOut:
         if queries.live_children(session, job_id):
             detail = f"a render of job {job_id} waits or runs"
             raise ServiceError(409, "job-in-use", "The job is in use", detail, "cancel the render first")
+        if queries.open_study(session, StudyClip.job_id == job_id):
+            detail = f"a study that is open shows renders of job {job_id}"
+            raise ServiceError(409, "job-in-use", "The job is in use", detail, "close the study first")
         jobs.request_delete(session, job)
     remove_job(service.sessions, service.files, job_id)
     with service.sessions() as session:
@@ -183,20 +184,3 @@ async def _next_change(job_id: str, seconds: float, request: Request, service: S
         await asyncio.sleep(min(POLL_SECONDS, max(until - monotonic(), 0)))
         if await run_in_threadpool(look) != before or await request.is_disconnected():
             return
-
-
-def _write_cursor(job: Job) -> str:
-    return base64.urlsafe_b64encode(json.dumps([job.created_at.isoformat(), job.id]).encode()).decode()
-
-
-def _read_cursor(cursor: str | None) -> tuple[datetime, str] | None:
-    if cursor is None:
-        return None
-    try:
-        time, job_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        read = datetime.fromisoformat(time)
-        if read.tzinfo is None or not isinstance(job_id, str):
-            raise ValueError
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise invalid([{"field": "cursor", "detail": "not a cursor of this list"}]) from error
-    return read, job_id
