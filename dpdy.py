@@ -29,6 +29,7 @@ COMMANDS = {
     "delete": ("api.client.cli", "delete a job and its files"),
     "list": ("api.client.cli", "the jobs, newest first"),
     "download": ("api.client.cli", "the results of a job"),
+    "vote": ("api.client.vote", "blind comparison of renders: make a study, vote, read results"),
 }
 
 

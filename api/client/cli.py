@@ -1,4 +1,4 @@
-"""The client's commands: upload submit status watch logs cancel retry delete list download."""
+"""The client's commands: upload submit status watch logs cancel retry delete list download (`vote` is in `vote.py`)."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def upload(capture: Capture, server: Server = LOCAL, api_key: ApiKey = None, as_
     with DpdyClient(server, api_key) as client, Display() as display:
         document = _send(client, capture, display)
     if as_json:
-        return _write(document)
+        return write_json(document)
     typer.echo(document["id"])
 
 
@@ -72,7 +72,7 @@ def submit(
         if wait or download:
             show_results(*follow(client, job["id"], download), as_json)
         elif as_json:
-            _write(job)
+            write_json(job)
         else:
             typer.echo(job["id"])
 
@@ -86,7 +86,7 @@ def status(job: Job, server: Server = LOCAL, api_key: ApiKey = None, as_json: As
     with DpdyClient(server, api_key) as client:
         document = client.job(job)
     if as_json:
-        return _write(document)
+        return write_json(document)
     console = Console(highlight=False)
     line = f"{document['id']}  {document['state']}"
     if document["state"] == "running":
@@ -128,7 +128,7 @@ def logs(
     with DpdyClient(server, api_key) as client:
         lines = client.log_lines(job, to_the_end)
         if as_json:
-            return _write({"lines": list(lines)})
+            return write_json({"lines": list(lines)})
         for line in lines:
             typer.echo(line["text"])
 
@@ -141,7 +141,7 @@ def cancel(job: Job, server: Server = LOCAL, api_key: ApiKey = None, as_json: As
     """
     with DpdyClient(server, api_key) as client:
         document = client.cancel(job)
-    _write(document) if as_json else typer.echo(f"{job}  {document['state']}")
+    write_json(document) if as_json else typer.echo(f"{job}  {document['state']}")
 
 
 @app.command()
@@ -152,7 +152,7 @@ def retry(job: Job, server: Server = LOCAL, api_key: ApiKey = None, as_json: AsJ
     """
     with DpdyClient(server, api_key) as client:
         document = client.retry(job)
-    _write(document) if as_json else typer.echo(f"{job}  {document['state']}  attempt {document['attempt']}")
+    write_json(document) if as_json else typer.echo(f"{job}  {document['state']}  attempt {document['attempt']}")
 
 
 @app.command()
@@ -163,7 +163,7 @@ def delete(job: Job, server: Server = LOCAL, api_key: ApiKey = None, as_json: As
     """
     with DpdyClient(server, api_key) as client:
         document = client.delete(job)
-    _write(document) if as_json else typer.echo(f"{job}  deleted")
+    write_json(document) if as_json else typer.echo(f"{job}  deleted")
 
 
 @app.command(name="list")
@@ -183,7 +183,7 @@ def list_jobs(
     with DpdyClient(server, api_key) as client:
         page = client.list(state, tag, limit, cursor)
     if as_json:
-        return _write(page)
+        return write_json(page)
     table = Table(box=None)
     for column in ("job", "name", "state", "stage", "progress", "created"):
         table.add_column(column)
@@ -214,7 +214,7 @@ def download(
     with DpdyClient(server, api_key) as client:
         files = _fetch(client, job, out, patterns)
     if as_json:
-        return _write({"files": [str(file) for file in files]})
+        return write_json({"files": [str(file) for file in files]})
     for file in files:
         typer.echo(str(file))
 
@@ -239,7 +239,7 @@ def follow(client: DpdyClient, job_id: str, folder: Path | None) -> tuple[Docume
 def show_results(job: Document, files: Sequence[Path], as_json: bool) -> None:
     """Print a finished job: its metrics and the paths of the videos that were fetched."""
     if as_json:
-        return _write({**job, "files": [str(file) for file in files]})
+        return write_json({**job, "files": [str(file) for file in files]})
     if job.get("metrics"):
         Console(highlight=False).print(metrics_table(job["metrics"]))
     for file in files:
@@ -274,5 +274,5 @@ def _fetch(client: DpdyClient, job_id: str, folder: Path, patterns: Sequence[str
         return client.download(job_id, folder, patterns, lambda done, total: display.transfer("download", done, total))
 
 
-def _write(document: Any) -> None:
+def write_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document) + "\n")

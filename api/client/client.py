@@ -263,10 +263,10 @@ class DpdyClient:
     # ---- requests
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
-        response = self._request(method, path, **options)
+        response = self.request(method, path, **options)
         return response.json() if response.content else {}
 
-    def _request(
+    def request(
         self,
         method: str,
         path: str,
