@@ -159,6 +159,13 @@ class DistillationConfig(Section):
         0.5, description="of form=x0: how far guidance is kept from raising the contrast of the predicted latent"
     )
     unseen_only: bool = Field(True, description="act only where a view shows nothing that a training frame saw")
+    candidates: int = Field(
+        8, ge=1, description="of unseen_only: novel cameras drawn for one; that which sees most of the unseen is taken"
+    )
+    orbit: Angle = Field(
+        Ramp(start=20, end=35, begin=0.5),
+        description="of unseen_only: how far they stand off the path at most, in degrees",
+    )
     gradient_clip: float = Field(1.0, gt=0, description="largest root mean square of the gradient on a latent image")
 
     @model_validator(mode="after")
@@ -173,13 +180,6 @@ class SdsConfig(DistillationConfig):
 
     enabled: bool = True
     views: int = Field(1, ge=1, description="novel views per step")
-    candidates: int = Field(
-        8, ge=1, description="of unseen_only: novel views drawn for one; that with most unseen pixels is taken"
-    )
-    orbit: Angle = Field(
-        Ramp(start=20, end=35, begin=0.5),
-        description="of unseen_only: how far views stand off the path at most, in degrees",
-    )
     rgb_only: bool = Field(False, description="distil colour only; depth is detached (ablation)")
 
 

@@ -8,28 +8,28 @@ from dpdy_core.optimise.novel_views import LEAST_OBSERVED, NovelViews
 from dpdy_core.optimise.observed_space import ObservedSpace
 from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.visibility import TrainingViews
-from dpdy_core.section import Number
+from dpdy_core.section import Number, Ramp
 
 GLANCE = 24  # side at which candidates are compared, pixels
 
 
 class AimedViews:
-    """Draws cameras that circle what was filmed, each the best of `candidates`."""
+    """Draws cameras that circle what was filmed, each the best of `candidates`, up to `orbit` degrees off the path."""
 
-    def __init__(self, novel: NovelViews, views: TrainingViews, candidates: int) -> None:
+    def __init__(self, novel: NovelViews, views: TrainingViews, candidates: int, orbit: Ramp) -> None:
         """`novel` says where candidates stand and how large a view is; `views` are the frames as witnesses."""
-        self.novel, self.candidates = novel, candidates
+        self.novel, self.candidates, self.orbit = novel, candidates, orbit
         self.space = ObservedSpace(views.cameras, views.depth, views.moving)
         self.coverage = Coverage(views, novel.size)
         self.glance = Coverage(views, min(GLANCE, novel.size))
 
-    def draw(self, count: int, degrees: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
-        """`count` square cameras up to `degrees` off the path, and the times (count,) at which to look.
+    def draw(self, count: int, progress: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
+        """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
         Each is, of its candidates that see LEAST_OBSERVED of what was filmed, that with the most unseen pixels; where
         none does, that which sees most of what was filmed: the rest look past the scene or into things.
         """
-        cameras, times = self.novel.orbiting(count * self.candidates, degrees, generator)
+        cameras, times = self.novel.orbiting(count * self.candidates, self.orbit.at(progress), generator)
         observed = self.space.share(cameras).view(count, -1)
         side = min(GLANCE, self.novel.size)
         unseen = self.glance.unseen(cameras.resized(side, side), times).mean(dim=(1, 2)).view(count, -1)

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate, normalize
 
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
+from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.novel_views import NovelViews
 
 Anchor = Literal["start", "end", "both"]
@@ -31,7 +32,7 @@ class ClipView:
 class ClipViews:
     """Draws clips of square views, `size` pixels wide, from a training clip that lies on the device."""
 
-    def __init__(self, clip: Clip, novel: NovelViews, size: int, frames: int, real: int) -> None:
+    def __init__(self, clip: Clip, novel: NovelViews | AimedViews, size: int, frames: int, real: int) -> None:
         """`real` input frames stand at each anchored end of a clip of at most `frames` frames."""
         self.clip, self.novel, self.size = clip, novel, size
         self.frames = min(frames, len(clip))

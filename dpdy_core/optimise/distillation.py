@@ -47,12 +47,8 @@ class Distillation:
 
     def loss(self, progress: Number, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of one distillation step, and numbers to report; `progress` may be a tensor."""
-        if self.aimed is None:
-            cameras, times = self.novel.draw(self.config.views, progress, generator)
-            act = None
-        else:
-            cameras, times = self.aimed.draw(self.config.views, self.config.orbit.at(progress), generator)
-            act = self.aimed.unseen(cameras, times)
+        cameras, times = (self.aimed or self.novel).draw(self.config.views, progress, generator)
+        act = None if self.aimed is None else self.aimed.unseen(cameras, times)
         rendered = [render_view(self.scene, cameras, k, times[k], generator) for k in range(len(cameras))]
         size = self.novel.size
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, tensors_below
-from dpdy_core.config import RefinementConfig, RunConfig
+from dpdy_core.config import DistillationConfig, RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import Clip, load_clip
 from dpdy_core.optimise.aimed_views import AimedViews
@@ -141,11 +141,12 @@ def _begin_to_use_the_prior(
         training.views = TrainingViews(clip, scene, checkpoint.tensors.get(WITNESS))
     guidance = RgbdGuidance(run.prior, sds, clip.images.device)
     if sds.enabled:
-        aimed = AimedViews(novel, training.views, sds.candidates) if sds.unseen_only and training.views else None
+        aimed = _aimed(novel, training.views, sds)
         training.distillation = Distillation(sds, guidance, scene, novel, aimed, training.free)
     if video.enabled:
-        coverage = Coverage(training.views, video.resolution) if video.unseen_only and training.views else None
-        clips = ClipViews(clip, novel, video.resolution, video.frames, video.real)
+        aimed = _aimed(novel, training.views, video)
+        coverage = Coverage(training.views, video.resolution) if aimed and training.views else None
+        clips = ClipViews(clip, aimed or novel, video.resolution, video.frames, video.real)
         of_clips = VideoGuidance(guidance, config.prior.motion_adapter, video)
         training.video = VideoDistillation(video, of_clips, scene, clips, coverage, training.free)
     if refinement.enabled and training.views is not None:
@@ -155,12 +156,18 @@ def _begin_to_use_the_prior(
             training.refinement.pool.load(pool)
 
 
+def _aimed(novel: NovelViews, views: TrainingViews | None, config: DistillationConfig) -> AimedViews | None:
+    if views is None or not config.unseen_only:
+        return None
+    return AimedViews(novel, views, config.candidates, config.orbit)
+
+
 def _refinement(config: RefinementConfig, training: Training, painter: RgbdPainter, views: TrainingViews) -> Refinement:
     """The refinement with an empty pool."""
     novel = NovelViews(training.clip, training.scene.bounds, painter.resolution)
     static = training.config.losses.w_static if training.alone.get("static_alone") else None
     rays = max(1, int(training.config.rays * config.rays))
-    aimed = AimedViews(novel, views, config.candidates)
+    aimed = AimedViews(novel, views, config.candidates, config.orbit)
     return Refinement(config, painter, training.scene, aimed, training.free, static, rays)
 
 

@@ -69,7 +69,7 @@ class Refinement:
     @torch.no_grad()
     def renew(self, progress: float, generator: torch.Generator) -> None:
         """Of a few novel views render that with most unseen, paint it, and put it in the place of the oldest one."""
-        cameras, times = self.aimed.draw(1, self.config.orbit.at(progress), generator)
+        cameras, times = self.aimed.draw(1, progress, generator)
         unseen = self.aimed.unseen(cameras, times)
         if not self.config.unseen_only:
             unseen = torch.ones_like(unseen)

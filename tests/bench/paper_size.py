@@ -206,7 +206,7 @@ def bench_distillation(run: RunDir, config: RunConfig, device: torch.device, tab
     made: list[RgbdGuidance] = []
     table.row("load the finetuned prior", lambda: made.append(RgbdGuidance(run.prior, sds, device)), repeats=1)
     guidance = made[0]
-    aimed = AimedViews(novel, views, sds.candidates)
+    aimed = AimedViews(novel, views, sds.candidates, sds.orbit)
     images = Distillation(sds, guidance, scene, novel, aimed, training.free)
 
     def step(loss: Callable[[], torch.Tensor]) -> None:

@@ -14,6 +14,7 @@ from dpdy_core.optimise.novel_views import LEAST_OBSERVED, LEAST_TURN, NovelView
 from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.scene.contraction import find_bounds
 from dpdy_core.scene.scene import Scene
+from dpdy_core.section import Ramp, constant
 
 SIZE = 16
 
@@ -64,8 +65,8 @@ def test_the_choice_is_that_of_a_slow_search(clip: Clip, monkeypatch: pytest.Mon
     """Most unseen pixels among those that see enough; where none does (2.0: never), the one that sees most."""
     monkeypatch.setattr(aimed_views, "LEAST_OBSERVED", least)
     novel, views = views_of(clip)
-    aimed = AimedViews(novel, views, 6)
-    chosen, times = aimed.draw(7, 60.0, seeded(3))
+    aimed = AimedViews(novel, views, 6, constant(60))
+    chosen, times = aimed.draw(7, 1.0, seeded(3))
     candidates, moments = novel.orbiting(42, 60.0, seeded(3))
     for view in range(7):
         best, most = -1, -1.0
@@ -83,11 +84,21 @@ def test_more_candidates_show_more_of_the_unseen_and_still_what_was_filmed(clip:
     novel, views = views_of(clip)
     unseen, observed = [], []
     for candidates in (1, 8):
-        aimed = AimedViews(novel, views, candidates)
-        cameras, times = aimed.draw(50, 35.0, seeded())
+        aimed = AimedViews(novel, views, candidates, constant(35))
+        cameras, times = aimed.draw(50, 1.0, seeded())
         unseen.append(float(aimed.unseen(cameras, times).mean()))
         observed.append(float((aimed.space.share(cameras) >= LEAST_OBSERVED).float().mean()))
     plain, times = novel.draw(50, 1.0, seeded())
     assert unseen[1] > 1.5 * unseen[0]
     assert unseen[1] > 1.5 * float(aimed.unseen(plain, times).mean())
     assert observed[1] > 0.9
+
+
+def test_they_go_further_out_as_training_goes_on(clip: Clip) -> None:
+    novel, views = views_of(clip)
+    aimed = AimedViews(novel, views, 2, Ramp(start=5, end=40))
+    distance = [
+        float(torch.cdist(aimed.draw(40, progress, seeded())[0].centres, novel.centres).min(dim=1).values.mean())
+        for progress in (0.0, 1.0)
+    ]
+    assert distance[1] > 2 * distance[0]

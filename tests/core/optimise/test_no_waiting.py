@@ -71,7 +71,7 @@ def test_a_distillation_step_does_not_wait(tmp_path: Path) -> None:
     record = {"method": "none", "prompt": "a scene", "resolution": 16, "rank": 4, "text": False}
     write_record(tmp_path / "prior", {**record, "base": str(tmp_path / "prior" / "model")})
     novel = NovelViews(training.clip, training.scene.bounds, sds.resolution)
-    aimed = AimedViews(novel, TrainingViews(training.clip, training.scene), sds.candidates)
+    aimed = AimedViews(novel, TrainingViews(training.clip, training.scene), sds.candidates, sds.orbit)
     guidance = RgbdGuidance(tmp_path / "prior", sds, "cpu")
     training.distillation = Distillation(sds, guidance, training.scene, novel, aimed, training.free)
     progress, before = torch.tensor(0.6), training.generator.get_state()

@@ -24,6 +24,7 @@ from dpdy_core.progress import Event, Reporter
 from dpdy_core.render.renderer import RayRendering, render_camera
 from dpdy_core.render.visibility import TrainingViews
 from dpdy_core.rundir import RunDir
+from dpdy_core.section import constant
 
 RED = (0.9, 0.1, 0.1)
 
@@ -103,9 +104,9 @@ def test_unseen_places_become_what_was_painted(run: RunDir, tmp_path: Path, monk
         """Mean distance from red of what no frame saw, and the error of the training frames."""
         scene, clip = load_scene(of.scene, "cpu"), load_clip(of.capture, "train", 24)
         assert clip is not None
-        aimed = AimedViews(NovelViews(clip, scene.bounds, 12), TrainingViews(clip, scene), 4)
+        aimed = AimedViews(NovelViews(clip, scene.bounds, 12), TrainingViews(clip, scene), 4, constant(45))
         distance = []
-        cameras, times = aimed.draw(12, 45, torch.Generator().manual_seed(3))
+        cameras, times = aimed.draw(12, 1.0, torch.Generator().manual_seed(3))
         unseen = aimed.unseen(cameras, times)[:, 0] > 0
         for k, time in enumerate(times):
             view = render_camera(scene, cameras, k, float(time), 4096)
@@ -127,7 +128,7 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
     novel, views = NovelViews(clip, scene.bounds, 12), TrainingViews(clip, scene)
     shares = []
     for candidates in (1, 6):
-        aimed = AimedViews(novel, views, candidates)
+        aimed = AimedViews(novel, views, candidates, constant(35))
         refinement = Refinement(RefinementConfig(), painter, scene, aimed, [], None, 16)
         generator = torch.Generator().manual_seed(0)
         for _ in range(6):
