@@ -17,7 +17,7 @@ from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.errors import BadInput, BadSettings, RunBusy
 from dpdy_core.faults import faults_told_apart
 from dpdy_core.ingest.command import inspect
-from dpdy_core.presets import PRESETS, parse_assignments, resolve
+from dpdy_core.presets import PRESETS, changed, parse_assignments, resolve
 from dpdy_core.progress import Reporter, append_file, console
 from dpdy_core.rundir import RunDir, read_json
 from dpdy_core.supervised import die_with_parent, follow_pulse, pipe_sink, stop_on_signals
@@ -145,28 +145,58 @@ def render(
 
 @app.command(name="eval")
 def evaluate(
-    run: RunArgument,
-    protocol: Annotated[str | None, typer.Option(help="plain | dycheck | nvidia")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders; several make a benchmark.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="plain | dycheck | nvidia; default the run's own")] = None,
+    scenes: Annotated[
+        Path | None, typer.Option("--scenes", metavar="FILE", help="A list of run folders, one a line: a benchmark.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write benchmark.md, .tex and .json there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a finished run on the capture's test views.
+    """Score finished runs on their captures' test views; several, or a list of them, become a benchmark table.
 
-    Example: dpdy eval runs/video --json
+    Example: dpdy eval runs/apple runs/block --protocol dycheck --out benchmark
     """
+    from dpdy_core.output.benchmark import benchmark, read_scene_list, write_benchmark
+    from dpdy_core.output.benchmark_tables import markdown
+
+    named: list[tuple[str | None, Path]] = [(None, run) for run in runs or []]
+    named += read_scene_list(scenes) if scenes else []
+    if not named:
+        raise BadSettings("no run is given", "name run folders, or a list of them with --scenes")
+    folders = [(name, _finished_scene(run)) for name, run in named]
+    for _, folder in folders:
+        _score(folder, protocol)
+    if len(folders) == 1 and not (scenes or out):
+        metrics = read_json(folders[0][1].metrics_file)
+        _write_json(metrics) if as_json else typer.echo(json.dumps(metrics["mean"], indent=2))
+        return
+    document = benchmark(folders)
+    if out:
+        write_benchmark(out, document)
+    _write_json(document) if as_json else typer.echo(markdown(document), nl=False)
+
+
+def _score(folder: RunDir, protocol: str | None) -> None:
+    """Evaluate a finished run by `protocol`, or its own, and write its report anew."""
     from dpdy_core.output.evaluation import evaluate_run
     from dpdy_core.output.report import write_report
+    from dpdy_core.runtime import compute_deterministically, resolve_device
 
-    folder = _finished_scene(run)
     config = folder.read_config()[0]
     if protocol is not None:
-        config = RunConfig.model_validate({**config.model_dump(), "evaluate": {"protocol": protocol}})
+        config = changed(config, {"evaluate.protocol": protocol})
+    compute_deterministically(resolve_device(config.device))
     reporter = _reporter(folder, "console", record=False)
     with stop_on_signals(reporter), _locked(folder):
         reporter.start("evaluate")
         evaluate_run(folder, config, reporter)
         write_report(folder)
-    metrics = read_json(folder.metrics_file)
-    _write_json(metrics) if as_json else typer.echo(json.dumps(metrics["mean"], indent=2))
+        reporter.done()
 
 
 app.command()(inspect)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.utils.deterministic
 
 from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.errors import BadInput
@@ -17,13 +16,13 @@ from dpdy_core.ingest.capture import ingest_capture
 from dpdy_core.ingest.depth import estimate_depth
 from dpdy_core.ingest.masks import estimate_masks
 from dpdy_core.optimise.loop import optimise_scene
-from dpdy_core.output.evaluation import check_protocol, evaluate_run
+from dpdy_core.output.evaluation import evaluate_run
 from dpdy_core.output.report import write_report
 from dpdy_core.output.views import render_views
 from dpdy_core.prior.dreambooth import finetune_prior
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, read_json, sha256_file
-from dpdy_core.runtime import environment, resolve_device, seed_everything
+from dpdy_core.runtime import compute_deterministically, environment, resolve_device, seed_everything
 
 Stage = Callable[[RunDir, RunConfig, Reporter], None]
 
@@ -49,9 +48,7 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str =
     run.remove_partials()
     config, source = run.read_config()
     device = resolve_device(config.device)
-    check_protocol(config)
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a tenth of a step
+    compute_deterministically(device)
     run.write_config(config, source, environment(device))
     digest = _input_hash(run, source)
     try:

@@ -107,8 +107,13 @@ def resolve(preset: str, settings: Mapping[str, Any] | None = None) -> RunConfig
     """
     if preset not in PRESETS:
         raise BadSettings(f"there is no preset {preset!r}", f"use one of {', '.join(PRESETS)}")
-    merged = PRESETS[preset]().model_dump()
-    for key, value in _flatten(settings or {}):
+    return changed(PRESETS[preset](), settings or {})
+
+
+def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """`config` with `settings` laid over it, as in `resolve`. Raises BadSettings, naming each wrong field."""
+    merged = config.model_dump()
+    for key, value in _flatten(settings):
         _place(merged, key, value)
     try:
         return RunConfig.model_validate(merged)

@@ -77,6 +77,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def config_hash(config: RunConfig) -> str:
+    """16 hex digits that name all settings of a run."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Paths inside one run folder and the record of its stages."""

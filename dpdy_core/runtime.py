@@ -8,9 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.utils.deterministic
 
 from dpdy_core import __version__
 from dpdy_core.errors import BadSettings, GpuLost
+
+PACKAGES = (
+    *("torch", "diffusers", "transformers", "peft", "numpy"),
+    *("opencv-python-headless", "av", "pycolmap", "torchmetrics", "flip-evaluator"),
+)
 
 
 def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -36,10 +42,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def compute_deterministically(device: torch.device) -> None:
+    """Let torch take algorithms that give the same bits again, on the CPU; on the GPU they are too slow."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs a tenth of a step
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """What the run record says of the machine and the versions."""
     packages: dict[str, str | None] = {}
-    for name in ("torch", "diffusers", "transformers", "peft", "opencv-python-headless", "av", "pycolmap"):
+    for name in PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

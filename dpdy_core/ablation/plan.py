@@ -1,7 +1,5 @@
 """Which runs an ablation needs, and which of their stages they can share."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 from dpdy_core.ablation.rows import NO_VIDEOS, Row
 from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.presets import resolve
-from dpdy_core.rundir import RunDir, folder_atomic, read_json, write_json
+from dpdy_core.rundir import RunDir, config_hash, folder_atomic, read_json, write_json
 
 SHARED = ("depth", "prior")  # runs that agree up to one of these stages compute it once
 
@@ -25,11 +23,6 @@ class Trial:
     seed: int
     config: RunConfig
     folder: Path
-
-
-def config_hash(config: RunConfig) -> str:
-    """16 hex digits that name all settings of a run."""
-    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_trials(

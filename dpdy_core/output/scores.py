@@ -9,10 +9,22 @@ from torch import Tensor
 
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
-from dpdy_core.output.metrics import abs_rel, flicker, median_scale, ms_ssim, psnr, quantise, sharpness, ssim
+from dpdy_core.output.metrics import (
+    abs_rel,
+    delta1,
+    flicker,
+    flip_map,
+    flip_missing,
+    median_scale,
+    ms_ssim,
+    quantise,
+    rmse,
+    sharpness,
+)
+from dpdy_core.output.protocols import PLAIN, Protocol
 
 METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
-MEASURES = (*METRICS, "abs_rel", "flicker", "sharpness")
+MEASURES = (*METRICS, "flip", "abs_rel", "rmse", "delta1", "flicker", "sharpness")
 REGIONS = ("covisible", "moving", "unseen", "static")
 
 Scores = dict[str, Any]
@@ -21,8 +33,8 @@ Scores = dict[str, Any]
 class HeldOut:
     """The held-out frames as judges of pictures of them. `depth` (T, H, W) is true, known up to a factor, 0 = none."""
 
-    def __init__(self, clip: Clip, depth: Tensor | None) -> None:
-        self.clip, self.depth = clip, depth
+    def __init__(self, clip: Clip, depth: Tensor | None, protocol: Protocol = PLAIN) -> None:
+        self.clip, self.depth, self.protocol = clip, depth, protocol
         self.before = views_before(clip.cameras)
 
     def score(self, pictures: list[Tensor], depth: Tensor | None = None) -> Scores:
@@ -31,21 +43,30 @@ class HeldOut:
         `depth` (H, W) is the rendered depth of that view; one factor a view brings it to the true median.
         """
         view = len(pictures) - 1
-        image, truth = quantise(pictures[view]), quantise(self.clip.images[view].float() / 255)
+        protocol = self.protocol
+        image, truth = protocol.quantise(pictures[view]), quantise(self.clip.images[view].float() / 255)
         true_depth = None if self.depth is None or depth is None else self.depth[view]
         if depth is not None and true_depth is not None:
             depth = depth * (median_scale(depth, true_depth, self.clip.valid[view]) or 1.0)
         earlier = self.before[view]
+        before = None if earlier is None else protocol.quantise(pictures[earlier])
+        perceived = None if flip_missing() else flip_map(image, truth)
+
+        def of_depth(error: Callable[..., float | None], mask: Tensor | None) -> float | None:
+            return None if depth is None or true_depth is None else error(depth, true_depth, mask)
 
         def measures(mask: Tensor | None, mask_before: Tensor | None) -> Scores:
             still = mask if mask is None or mask_before is None else mask & mask_before
             return {
-                "psnr": _finite(psnr(image, truth, mask)),
-                "ssim": ssim(image, truth, mask),
+                "psnr": _finite(protocol.psnr(image, truth, mask)),
+                "ssim": protocol.ssim(image, truth, mask),
                 "ms_ssim": ms_ssim(image, truth, mask),
-                "lpips": None,
-                "abs_rel": None if depth is None or true_depth is None else abs_rel(depth, true_depth, mask),
-                "flicker": None if earlier is None else flicker(image, quantise(pictures[earlier]), still),
+                "lpips": protocol.lpips(image, truth, mask),
+                "flip": None if perceived is None else _mean(perceived, mask),
+                "abs_rel": of_depth(abs_rel, mask),
+                "rmse": of_depth(rmse, mask),
+                "delta1": of_depth(delta1, mask),
+                "flicker": None if before is None else flicker(image, before, still),
                 "sharpness": sharpness(image, truth, mask),
             }
 
@@ -99,6 +120,11 @@ def views_before(cameras: Cameras) -> list[int | None]:
         before.append(last.get(group))
         last[group] = view
     return before
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> float | None:
+    chosen = values if mask is None else values[mask]
+    return float(chosen.mean()) if chosen.numel() else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,0 +1,107 @@
+"""Several scored runs as one benchmark: a mean over scenes, beside what others report."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dpdy_core.errors import BadInput, BadSettings
+from dpdy_core.output import published
+from dpdy_core.output.benchmark_tables import latex, markdown
+from dpdy_core.output.scores import MEASURES, REGIONS
+from dpdy_core.rundir import RunDir, read_json, write_atomic, write_json
+
+MOST_SCENES = 1000
+KEPT = ("resolution", "deviations", "config_hash", "seed", "capture_hash", "versions", "device", "mean")
+TOLD = ("lpips is null", "flip is null", "ms_ssim is null", "covisible")  # notes on what the tables show
+
+Document = dict[str, Any]
+
+
+def read_scene_list(path: Path) -> list[tuple[str | None, Path]]:
+    """Name (or None) and run folder of each line `RUN` or `NAME = RUN` of `path`; `#` begins a comment.
+
+    Folders are relative to the list. Raises BadInput for a list that cannot be read or names none.
+    """
+    remedy = "write one run folder a line, or NAME = RUN"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not a list of scenes that can be read", remedy) from error
+    scenes: list[tuple[str | None, Path]] = []
+    for line in (line.split("#")[0].strip() for line in lines):
+        name, equals, folder = (part.strip() for part in line.partition("="))
+        if line:
+            scenes.append((name or None, path.parent / folder) if equals else (None, path.parent / line))
+    if not 0 < len(scenes) <= MOST_SCENES:
+        raise BadInput(f"{path} names {len(scenes)} runs; 1 to {MOST_SCENES} can be compared", remedy)
+    return scenes
+
+
+def benchmark(runs: list[tuple[str | None, RunDir]]) -> Document:
+    """The scores of `runs` (scene name or None, folder), all evaluated by one protocol; else BadSettings.
+
+    A scene without a name is called after its capture, and after its run folder where captures share a name. The mean
+    over scenes is null where any scene has no value.
+    """
+    metrics = [read_json(run.metrics_file) for _, run in runs]
+    protocols = {document["protocol"] for document in metrics}
+    if len(protocols) > 1:
+        raise BadSettings(f"the runs were scored by {', '.join(sorted(protocols))}", "name one with --protocol")
+    scenes = [
+        {"scene": name, "run": str(run.root), "views": len(document["views"]), **{key: document[key] for key in KEPT}}
+        for name, (_, run), document in zip(_names(runs), runs, metrics, strict=True)
+    ]
+    protocol = protocols.pop()
+    notes = list(dict.fromkeys(n for document in metrics for n in document["notes"] if n.startswith(TOLD)))
+    notes += [f"{scene['scene']}: {reason}" for scene in scenes for reason in scene["deviations"]]
+    document = {"protocol": protocol, "scenes": scenes, "mean": _mean([scene["mean"] for scene in scenes])}
+    if protocol == "dycheck":
+        names = {scene["scene"] for scene in scenes}
+        if names != set(published.SCENES):
+            notes.append(f"published means are over {', '.join(published.SCENES)}; ours is over other scenes")
+        return {**document, "published": _published(), "notes": [*notes, *published.NOTES]}
+    return {**document, "published": None, "notes": [*notes, f"no published rows are kept for protocol {protocol}"]}
+
+
+def write_benchmark(out: Path, document: Document) -> None:
+    """Write `benchmark.json`, `benchmark.md` and `benchmark.tex` into the folder `out`."""
+    write_json(out / "benchmark.json", document)
+    for name, text in (("benchmark.md", markdown(document)), ("benchmark.tex", latex(document))):
+        write_atomic(out / name, lambda partial, text=text: _write(partial, text))  # type: ignore[misc]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _names(runs: list[tuple[str | None, RunDir]]) -> list[str]:
+    names = [name or run.read_config()[1].stem for name, run in runs]
+    for candidates in ([run.root.resolve().name for _, run in runs], [str(run.root) for _, run in runs]):
+        if len(set(names)) == len(names):
+            break
+        names = [name or other for (name, _), other in zip(runs, candidates, strict=True)]
+    return names
+
+
+def _mean(means: list[Document]) -> Document:
+    def over(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if len(known) == len(values) else None
+
+    mean: Document = {measure: over([m[measure] for m in means]) for measure in MEASURES}
+    for region in REGIONS:
+        mean[region] = {measure: over([m[region][measure] for m in means]) for measure in MEASURES}
+    return mean
+
+
+def _published() -> Document:
+    return {
+        "protocol": published.PROTOCOL,
+        "scenes": list(published.SCENES),
+        "means": [asdict(row) for row in published.MEANS],
+        "per_scene": {
+            scene: {method: dict(zip(("psnr", "ssim", "lpips"), row, strict=True)) for method, row in rows.items()}
+            for scene, rows in published.PER_SCENE.items()
+        },
+        "per_scene_source": published.PER_SCENE_SOURCE,
+    }
