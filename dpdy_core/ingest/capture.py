@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dpdy_core.config import IngestConfig, RunConfig
-from dpdy_core.ingest.choice import frames_of_capture, frames_of_video
+from dpdy_core.ingest.choice import Choice, frames_of_capture, frames_of_video
 from dpdy_core.ingest.forecast import forecast
 from dpdy_core.ingest.frames import SourceCapture, SourceFrame
 from dpdy_core.ingest.images import canonical_suffix, verbatim_suffix, write_rgb
@@ -18,7 +18,7 @@ from dpdy_core.ingest.lens import undistortion
 from dpdy_core.ingest.maps import convert_alpha, convert_depth, convert_mask, depth_step, write_map
 from dpdy_core.ingest.metadata import focal_of_image, focal_of_tags
 from dpdy_core.ingest.sandbox import SCRATCH, confined
-from dpdy_core.ingest.selection import choose_evenly, holdout
+from dpdy_core.ingest.selection import choose_evenly
 from dpdy_core.ingest.size import fitted_size
 from dpdy_core.ingest.source import open_source
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
@@ -103,8 +103,8 @@ def _chosen(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_video(video: Video, settings: IngestConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
-    chosen, looked = frames_of_video(video, settings, reporter)
-    tests = {chosen[i] for i in holdout(len(chosen), settings.holdout_every)}
+    choice = frames_of_video(video, settings, reporter)
+    chosen = sorted(choice.train + choice.test)
     size = fitted_size(video.width, video.height, settings.max_size)
     suffix = canonical_suffix(False, *size)
     frames: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
@@ -112,8 +112,8 @@ def _write_video(video: Video, settings: IngestConfig, folder: Path, reporter: R
         name = f"images/frame_{index:05d}{suffix}"
         write_rgb(folder / name, rgb)
         time = (video.times[index] - video.times[0]) / video.duration
-        frames["test" if index in tests else "train"].append({"file_path": name, "time": float(time)})
-        reporter.step(looked + done, looked + len(chosen))
+        frames["test" if index in choice.test else "train"].append({"file_path": name, "time": float(time)})
+        reporter.step(choice.looked + done, choice.looked + len(chosen))
     document = _document("video", size, (len(chosen) - 1) / video.duration, frames)
     return document | _focal_hint(focal_of_tags(video.tags))
 
@@ -130,19 +130,16 @@ def _chosen_frames(
     Given test and val frames are all kept; given training frames are thinned evenly.
     """
     training = source.training_frames()
-    looked = 0
     if source.has_splits:
-        kept = choose_evenly(range(len(training)), settings.max_frames)
-        tests: set[int] = set()
+        choice = Choice(choose_evenly(range(len(training)), settings.max_frames), [])
     else:
-        kept, looked = frames_of_capture(source, training, settings, reporter)
-        tests = {kept[i] for i in holdout(len(kept), settings.holdout_every)}
+        choice = frames_of_capture(source, training, settings, reporter)
     chosen = {
-        "train": [training[i] for i in kept if i not in tests],
+        "train": [training[i] for i in choice.train],
         "val": source.of_split("val"),
-        "test": [training[i] for i in sorted(tests)] + source.of_split("test"),
+        "test": [training[i] for i in choice.test] + source.of_split("test"),
     }
-    return chosen, looked
+    return chosen, choice.looked
 
 
 def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:

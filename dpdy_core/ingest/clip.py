@@ -66,6 +66,12 @@ def read_transforms(capture: Path) -> dict[str, Any]:
     return document
 
 
+def training_part(document: dict[str, Any]) -> dict[str, Any]:
+    """A canonical document without the held-out frames: nothing that is trained may depend on them."""
+    rest = {key: value for key, value in document.items() if key not in ("val_filenames", "test_filenames")}
+    return {**rest, "frames": frames_of(document, "train")}
+
+
 def write_transforms(capture: Path, document: dict[str, Any]) -> None:
     """Replace the canonical document atomically."""
     write_json(capture / "transforms.json", document)

@@ -97,6 +97,17 @@ def _without(chosen: list[int], unwanted: list[int], times: np.ndarray, widest: 
     return kept
 
 
+def make_room(chosen: list[int], tests: list[int], times: np.ndarray, budget: int) -> list[int]:
+    """`chosen` without the inner frame nearest in time to each test frame, as far as both exceed `budget` together.
+
+    So a test frame has no training frame closer by than others have, whatever the rate of the clip.
+    """
+    kept = list(chosen)
+    for test in tests[: max(0, len(chosen) + len(tests) - budget)]:
+        kept.remove(min(kept[1:-1], key=lambda i: (abs(times[i] - times[test]), i)))
+    return kept
+
+
 def holdout(count: int, every: int) -> list[int]:
     """Positions, out of `count` chosen frames, kept for testing: every `every`-th, the first and last never.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, tensors_below
 from dpdy_core.config import DistillationConfig, RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
-from dpdy_core.ingest.clip import Clip, load_clip
+from dpdy_core.ingest.clip import Clip, load_clip, read_transforms, training_part
 from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.checkpoint import scene_header
 from dpdy_core.optimise.clip_views import ClipViews
@@ -31,7 +31,7 @@ from dpdy_core.prior.video_guidance import VideoGuidance
 from dpdy_core.progress import Reporter
 from dpdy_core.render.coverage import Coverage
 from dpdy_core.render.visibility import TrainingViews
-from dpdy_core.rundir import RunDir, sha256_file
+from dpdy_core.rundir import RunDir
 from dpdy_core.runtime import resolve_device
 from dpdy_core.scene.contraction import find_bounds
 from dpdy_core.scene.fusion import fuse_encoders
@@ -74,7 +74,7 @@ def _try_to_graph(graph: Callable[[], None], verb: str, reporter: Reporter) -> N
 def _identity(run: RunDir, config: RunConfig) -> str:
     """Hash of what decides the optimisation: checkpoints made for anything else are left alone."""
     sections = [section.model_dump(mode="json") for section in (config.prior, config.scene)]
-    settings = [config.seed, *sections, sha256_file(run.transforms_file)]
+    settings = [config.seed, *sections, training_part(read_transforms(run.capture))]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,10 +1,17 @@
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdy_core.ingest.selection import choose_evenly, choose_sharp, frame_budget, holdout
+from dpdy_core.config import IngestConfig
+from dpdy_core.ingest.choice import Choice, frames_of_capture
+from dpdy_core.ingest.frames import read_image_folder
+from dpdy_core.ingest.selection import choose_evenly, choose_sharp, frame_budget, holdout, make_room
 from dpdy_core.ingest.survey import Survey
+from dpdy_core.progress import Reporter
 
 
 @settings(deadline=None)
@@ -101,3 +108,29 @@ def test_fast_parts_get_more_frames() -> None:
     motion = np.r_[np.full(100, 0.001), np.full(100, 0.01)]
     chosen, _, _ = choose_sharp(_survey(np.ones(200), motion), 40)
     assert sum(i >= 100 for i in chosen) > 1.4 * sum(i < 100 for i in chosen)
+
+
+def test_a_test_frame_takes_the_place_of_the_frame_nearest_to_it() -> None:
+    times = np.arange(100) / 30
+    chosen, tests = list(range(0, 100, 3)), [10, 50, 91]
+    assert make_room(chosen, tests, times, budget=34) == [i for i in chosen if i not in (9, 51, 90)]
+    assert make_room(chosen, tests, times, budget=36) == [i for i in chosen if i != 9]
+    assert make_room(chosen, tests, times, budget=37) == chosen
+
+
+def test_what_held_out_frames_show_decides_nothing(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    for i in range(80):
+        cv2.imwrite(str(tmp_path / f"{i:03d}.png"), dice.integers(0, 256 - 2 * (i % 7), (24, 32, 3)))
+    source = read_image_folder(tmp_path)
+
+    def choose() -> Choice:
+        return frames_of_capture(source, source.training_frames(), IngestConfig(max_frames=28), Reporter())
+
+    choice = choose()
+    assert len(choice.train) == 28
+    assert len(choice.test) == 4
+    assert not set(choice.train) & set(choice.test)
+    for i in choice.test:
+        cv2.imwrite(str(tmp_path / f"{i:03d}.png"), np.zeros((24, 32, 3)))  # as blurred as can be
+    assert choose() == choice
