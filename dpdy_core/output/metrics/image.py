@@ -110,17 +110,24 @@ def gaussian(like: Tensor) -> Tensor:
     return window / window.sum()
 
 
-def _blurred(maps: Tensor, window: Tensor) -> Tensor:
-    """`maps` (K, 3, H, W) under the separable `window` (n,), without borders: (K, 3, H - n + 1, W - n + 1)."""
-    flat = maps.flatten(0, 1)[:, None]
-    flat = F.conv2d(F.conv2d(flat, window[None, None, :, None]), window[None, None, None, :])
-    return flat[:, 0].unflatten(0, maps.shape[:2])
+def slide(maps: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """The weighted sum of each window of `maps` (..., H, W) along `dim` (-2 or -1), without borders.
+
+    As a sum of shifted maps, which in float64 is several times quicker than a convolution.
+    """
+    first, *rest = weights.tolist()
+    length = maps.shape[dim] - len(rest)
+    total = maps.narrow(dim, 0, length) * first
+    for shift, weight in enumerate(rest, start=1):
+        total.add_(maps.narrow(dim, shift, length), alpha=weight)
+    return total
 
 
 def _terms(a: Tensor, b: Tensor, window: Tensor, unbiased: float = 1.0) -> tuple[Tensor, Tensor]:
     """Contrast-structure and luminance terms, (3, H - n + 1, W - n + 1) each, of every window inside the image."""
     x, y = a.permute(2, 0, 1), b.permute(2, 0, 1)
-    mean_x, mean_y, xx, yy, xy = _blurred(torch.stack([x, y, x * x, y * y, x * y]), window)
+    maps = torch.stack([x, y, x * x, y * y, x * y])
+    mean_x, mean_y, xx, yy, xy = slide(slide(maps, window, -2), window, -1)
     variance_x = unbiased * (xx - mean_x.square()).clamp(min=0)
     variance_y = unbiased * (yy - mean_y.square()).clamp(min=0)
     covariance = unbiased * (xy - mean_x * mean_y)

@@ -4,11 +4,10 @@ What looks odd is kept on purpose, so that numbers can be set beside published o
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dpdy_core.output.metrics.arrays import Array, as_images, as_mask
-from dpdy_core.output.metrics.image import C1, C2, WINDOW, gaussian, psnr
+from dpdy_core.output.metrics.image import C1, C2, WINDOW, gaussian, psnr, slide
 
 
 def mpsnr(a: Array, b: Array, mask: Array | None = None) -> float | None:
@@ -44,10 +43,9 @@ def mssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
 def _partial_blur(maps: Tensor, held: Tensor) -> Tensor:
     """`maps` (K, 3, H, W) under the Gaussian window, without borders, from the pixels that `held` (H, W) holds."""
     window = gaussian(maps)
-    flat, held = maps.flatten(0, 1)[:, None], held[None, None]
-    for shape in ((1, 1, 1, WINDOW), (1, 1, WINDOW, 1)):
-        count = F.conv2d(held, torch.ones_like(window).view(shape))
-        total = F.conv2d(flat * held, window.view(shape))
-        flat = torch.where(count > 0, total * WINDOW / count.clamp(min=1), torch.zeros_like(total))
+    for dim in (-1, -2):
+        count = slide(held, torch.ones_like(window), dim)
+        total = slide(maps * held, window, dim)
+        maps = torch.where(count > 0, total * WINDOW / count.clamp(min=1), torch.zeros_like(total))
         held = (count > 0).to(maps.dtype)
-    return flat[:, 0].unflatten(0, maps.shape[:2])
+    return maps
