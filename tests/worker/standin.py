@@ -2,21 +2,28 @@
 
 What it does is steered by the name of the preset's token: `prior.token` holds `key=value` words, joined by commas:
 steps=N, sleep=SECONDS (a step), fail=CODE (at the end of `scene`), crash=N (SIGKILL itself in the first N attempts),
-deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines).
+deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines). In the first N attempts:
+oom=N, gpulost=N (reports it at the end of `scene`), hang=N (stops at step 2 or later, deaf to SIGTERM).
+slowsave=SECONDS (the checkpoint of a stop takes so long), ballast=BYTES (each step writes so much: disks run full).
 `inspect` goes by the file's first bytes: `bad`, `crash`, `hang`, everything else is ready.
 """
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dpdy_core.config import STAGES
-from dpdy_core.rundir import RunDir, write_json
+from dpdy_core.errors import Cancelled, DpdyError, GpuLost, OutOfMemory, RunBusy
+from dpdy_core.faults import faults_told_apart
+from dpdy_core.rundir import RunDir, write_atomic, write_json
 from dpdy_core.supervised import die_with_parent, follow_pulse
 
 stopped = False
@@ -37,16 +44,26 @@ def options(run: RunDir) -> dict[str, float]:
     return {key: float(value) for key, _, value in (word.partition("=") for word in words) if value}
 
 
-def step_through(run: RunDir, stage: str, steps: int, sleep: float, first: int = 0) -> None:
+def step_through(run: RunDir, wanted: dict[str, float], attempt: int, first: int) -> None:
+    """The steps of `scene`, with a checkpoint after each."""
+    steps = int(wanted.get("steps", 3))
+    checkpoint = run.root / "stages" / "scene.partial.json"
     for step in range(first + 1, steps + 1):
-        time.sleep(sleep)
-        write_json(run.root / "stages" / f"{stage}.partial.json", {"step": step})
-        emit("step", stage=stage, step=step, total=steps, progress=step / steps, eta_seconds=1.0, numbers={"loss": 1.0})
+        time.sleep(wanted.get("sleep", 0.0))
+        if size := int(wanted.get("ballast", 0)):
+            write_atomic(run.root / "ballast" / f"{step}.bin", lambda path, size=size: path.write_bytes(b"x" * size))
+        write_json(checkpoint, {"step": step})
+        emit(
+            "step", stage="scene", step=step, total=steps, progress=step / steps, eta_seconds=1.0, numbers={"loss": 1.0}
+        )
         if stopped:
-            emit(
-                "problem", stage=stage, type="cancelled", title="Cancelled", detail="stopped", remedy="", retryable=True
-            )
-            sys.exit(5)
+            if wanted.get("slowsave"):
+                checkpoint.with_name(".scene.partial.partial.json").write_text('{"st')
+                time.sleep(wanted["slowsave"])
+            raise Cancelled("stopped", "")
+        while step >= 2 and attempt <= wanted.get("hang", 0):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(0.1)
 
 
 def run_stages(folder: Path, attempt: int) -> None:
@@ -86,7 +103,10 @@ def scene(run: RunDir, wanted: dict[str, float], attempt: int) -> None:
     (run.previews / "000000.jpg").write_bytes(b"\xff\xd8preview")
     emit("preview", stage="scene", path="renders/previews/000000.jpg")
     emit("fallback", stage="scene", message="the stand-in computes nothing")
-    step_through(run, "scene", int(wanted.get("steps", 3)), wanted.get("sleep", 0.0), first)
+    step_through(run, wanted, attempt, first)
+    for word, error in (("oom", OutOfMemory), ("gpulost", GpuLost)):
+        if attempt <= wanted.get(word, 0):
+            raise error("the stand-in was told so", "none")
     if attempt <= wanted.get("crash", 0):
         os.kill(os.getpid(), signal.SIGKILL)
     if code := int(wanted.get("fail", 0)):
@@ -94,6 +114,17 @@ def scene(run: RunDir, wanted: dict[str, float], attempt: int) -> None:
             "problem", stage="scene", type="bad-input", title="T", detail="no parallax", remedy="move", retryable=False
         )
         sys.exit(code)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The lock that the engine holds on its run folder."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunBusy("another process works in the folder", "") from error
+        yield
 
 
 def render(folder: Path, path: str, out: Path) -> None:
@@ -130,7 +161,12 @@ if __name__ == "__main__":
         follow_pulse(float(silence))
     match sys.argv[1]:
         case "run":
-            run_stages(Path(sys.argv[2]), int(option("--attempt", "1")))
+            try:
+                with faults_told_apart(), locked(Path(sys.argv[2])):
+                    run_stages(Path(sys.argv[2]), int(option("--attempt", "1")))
+            except DpdyError as error:
+                emit("problem", stage="scene", **error.problem())
+                sys.exit(error.exit_code)
         case "render":
             render(Path(sys.argv[2]), option("--path"), Path(option("--out")))
         case "inspect":

@@ -15,8 +15,8 @@ import pytest
 
 from api.settings import Settings
 from dpdy_core.command import run_command
-from tests.conftest import STANDIN
 from tests.harness import job_when, steer, submit, upload
+from tests.production import STANDIN
 from tests.servers import free_port, process, wait_for, wait_ready
 from worker.cli import app
 

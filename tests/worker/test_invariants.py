@@ -18,8 +18,8 @@ from api.jobs import service as jobs
 from api.jobs.files import Files
 from api.settings import Settings
 from dpdy_core.rundir import read_json, write_json
-from tests.conftest import STANDIN
 from tests.harness import harness, steer
+from tests.production import STANDIN
 from tests.servers import wait_for
 from worker.invariants import RULES, check
 

@@ -1,107 +1,25 @@
 """PostgreSQL, Redis, `dpdy worker` and uvicorn as real processes; only the engine is a stand-in."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import psutil
 import psycopg
 import pytest
 import redis
-from sqlalchemy import make_url
 
 from api.jobs.queue import QUEUE, TASK, make_celery
-from migrations import upgrade
-from tests.conftest import STANDIN
-from tests.harness import Document, job_when, steer, submit, upload
-from tests.servers import free_port, process, wait_for, wait_ready
-
-LONG = {"steps": 400, "sleep": 0.05}
-
-
-@dataclass
-class Production:
-    environment: dict[str, str]
-    data: Path
-    redis_url: str
-    http: httpx.Client = field(default_factory=httpx.Client)
-
-    @contextmanager
-    def api(self) -> Iterator[httpx.Client]:
-        port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
-        url = f"http://127.0.0.1:{port}"
-        with process(command, env=self.environment) as api, httpx.Client(base_url=url, timeout=20) as self.http:
-            wait_ready(url, api)
-            yield self.http
-
-    @contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
-        """One worker, once the API has seen it."""
-        before = self.seen()
-        with process([sys.executable, "-m", "dpdy", "worker"], env=self.environment) as running:
-
-            def seen() -> bool:
-                assert running.poll() is None, running.log.read_text()[-3000:]  # type: ignore[attr-defined]
-                return bool(self.seen() - before)
-
-            wait_for(seen, 40)
-            yield running
-
-    def seen(self) -> set[str]:
-        return {worker["id"] for worker in self.http.get("/v1/info").json()["workers"]}
-
-    def submit(self, **words: float) -> Document:
-        return submit(self.http, upload(self.http), steer(**words))
-
-    def in_scene(self, job_id: str, attempt: int = 1, step: int = 3) -> int:
-        """The process id of the attempt's child, once it has come so far."""
-
-        def ask() -> bool:
-            job = self.http.get(f"/v1/jobs/{job_id}").json()
-            scene = next(stage for stage in job["stages"] if stage["name"] == "scene")
-            return job["attempt"] == attempt and (scene["step"] or 0) >= step
-
-        wait_for(ask, 30)
-        pid: int = self.start(job_id, attempt)["pid"]
-        return pid
-
-    def start(self, job_id: str, attempt: int) -> Document:
-        document: Document = json.loads(self.run(job_id).joinpath("starts", f"{attempt}.json").read_text())
-        return document
-
-    def run(self, job_id: str) -> Path:
-        return self.data / "jobs" / job_id / "run"
+from tests.harness import job_when, steer, submit, upload
+from tests.production import LONG, Production, gone, make_production
+from tests.servers import free_port, wait_for
 
 
 @pytest.fixture
 def production(postgres_url: str, redis_url: str, tmp_path: Path) -> Production:
-    upgrade(make_url(postgres_url))
-    environment = os.environ | {
-        "DPDY_DATABASE_URL": postgres_url,
-        "DPDY_BROKER_URL": redis_url,
-        "DPDY_STORAGE_URL": f"file://{tmp_path}",
-        "DPDY_ENGINE": json.dumps(STANDIN),
-        "DPDY_MIN_FREE_BYTES": "0",
-        "DPDY_PROGRESS_SECONDS": "0.1",
-        "DPDY_HEARTBEAT_SECONDS": "0.5",
-        "DPDY_LEASE_SECONDS": "3",
-        "DPDY_SWEEP_SECONDS": "0.5",
-        "DPDY_POLL_SECONDS": "1",
-    }
-    return Production(environment, tmp_path, redis_url)
-
-
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}/exe").exists()
+    return make_production(postgres_url, redis_url, tmp_path)
 
 
 def test_submit_cancel_and_kills(production: Production) -> None:

@@ -1,0 +1,62 @@
+"""Every fault test ends with the invariant checker, and a whole round of them writes the table of results."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Harness
+from tests.production import Production, make_production
+from worker.invariants import Violation, check
+
+TABLE = Path("docs/reliability.md")
+BEGIN, END = "<!-- fault tests: written by `make faults` -->", "<!-- end of fault tests -->"
+_results: dict[str, list[tuple[str, str, float]]] = {}
+
+
+@pytest.fixture
+def fleet(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[Production]:
+    """The production form; its invariants are checked when the test is over and nothing runs any more."""
+    production = make_production(postgres_url, redis_url, tmp_path)
+    yield production
+    assert production.violations() == []
+
+
+@pytest.fixture
+def alone(service: Harness) -> Iterator[Harness]:
+    """The service in this process, over SQLite; its invariants are checked when the test is over."""
+    yield service
+    assert violations(service) == []
+
+
+def violations(service: Harness) -> list[Violation]:
+    return check(service.sessions, service.runner.files, service.settings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    names = [mark.args[0] for mark in item.iter_markers("fault")]
+    if names and (report.when == "call" or report.outcome != "passed"):
+        what = (item.function.__doc__ or item.name).strip().partition("\n")[0]  # type: ignore[attr-defined]
+        for name in names:
+            _results.setdefault(name, []).append((what, report.outcome, report.duration))
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    """The table, if the round is asked to write it."""
+    if not os.environ.get("FAULT_TABLE") or not _results:
+        return
+    rows = ["| # | what is done, and what must follow | tests | result | seconds |", "|---|---|---|---|---|"]
+    for name in sorted(_results, key=lambda key: int(re.sub(r"\D", "", key))):
+        entries = _results[name]
+        whats = "; ".join(dict.fromkeys(what.rstrip(".") for what, _, _ in entries))
+        outcomes = {outcome for _, outcome, _ in entries}
+        result = "failed" if "failed" in outcomes else "skipped" if outcomes == {"skipped"} else "passed"
+        rows.append(f"| {name} | {whats} | {len(entries)} | {result} | {sum(s for _, _, s in entries):.0f} |")
+    text = TABLE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    TABLE.write_text("\n".join([before + BEGIN, "", *rows, "", END + rest.partition(END)[2]]))
