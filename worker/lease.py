@@ -3,12 +3,11 @@
 import logging
 import threading
 import time
-from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.db import queries
-from api.db.models import Job, now
+from api.db.models import Job
 from api.db.session import Sessions
 from api.jobs import service, states
 from api.settings import Settings
@@ -31,7 +30,9 @@ class Lease:
         self._settings = settings
         self._sessions = sessions
         self._stopping = stopping
-        self._deadline: datetime | None = job.run_deadline
+        self._ends_at = float("inf")  # of our own clock, which may be off: only its pace counts
+        if job.run_deadline is not None and job.heartbeat_at is not None:
+            self._ends_at = time.monotonic() + (job.run_deadline - job.heartbeat_at).total_seconds()
         self._stop: Stop | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease-{job.id}", daemon=True)
@@ -48,7 +49,7 @@ class Lease:
         """Why the child should stop now, if it should."""
         if self._stop:
             return self._stop
-        if self._deadline and now() >= self._deadline:
+        if time.monotonic() >= self._ends_at:
             return "deadline"
         return "yield" if self._stopping.is_set() else None
 

@@ -7,10 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.db.models import Worker, now
+from api.db.clock import database_now
+from api.db.models import Worker
 from api.db.session import Sessions
 from api.jobs.queue import JobQueue, WakeQueue
 from api.settings import Settings
@@ -42,7 +44,7 @@ class Station:
         self._queue = queue
         self._bell = queue.bell if isinstance(queue, WakeQueue) else threading.Event()
         self._on_gpus_gone = on_gpus_gone
-        self._started = now()
+        self._started: datetime | None = None
         self._quiet_until = 0.0  # no reaping: after an outage of the database its workers first renew their leases
         self._threads = [
             threading.Thread(target=self._loop, args=(self._poll,), name="poll", daemon=True),
@@ -105,12 +107,10 @@ class Station:
         self.runner.stopping.wait(self._settings.sweep_seconds)
 
     def _show(self) -> None:
-        row = Worker(
-            id=self.worker_id,
-            version=__version__,
-            devices=describe(self.runner.gpus),
-            started_at=self._started,
-            seen_at=now(),
-        )
+        devices = describe(self.runner.gpus)
         with self._sessions.begin() as session:
-            session.merge(row)
+            seen = database_now(session)
+            self._started = self._started or seen
+            session.merge(
+                Worker(id=self.worker_id, version=__version__, devices=devices, started_at=self._started, seen_at=seen)
+            )

@@ -6,7 +6,8 @@ from datetime import timedelta
 from sqlalchemy import delete
 
 from api.db import queries
-from api.db.models import Worker, now
+from api.db.clock import database_now
+from api.db.models import Worker
 from api.db.session import Sessions
 from api.jobs import service
 from api.jobs.files import Files
@@ -38,7 +39,7 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
         remove_job(sessions, files, job_id)
     remove_expired(sessions, files)
     with sessions.begin() as session:
-        session.execute(delete(Worker).where(Worker.seen_at < now() - WORKER_MEMORY))
+        session.execute(delete(Worker).where(Worker.seen_at < database_now(session) - WORKER_MEMORY))
     deliver(sessions, queue)
     announce_lost(sessions, queue)
 

@@ -21,7 +21,6 @@ from api.db.models import (
     StudyVoter,
     Upload,
     Worker,
-    now,
 )
 
 LIVE = ("running", "cancelling")
@@ -40,7 +39,7 @@ def expired_uploads(session: Session) -> Sequence[Upload]:
     """Uploads past their time that no job may need any more (a job that succeeded keeps its own copy), and no study."""
     needed = select(Job.upload_id).where(Job.state != "succeeded", Job.deleted_at.is_(None), Job.upload_id.is_not(None))
     shown = select(StudyClip.upload_id).join(Study).where(Study.closed_at.is_(None), StudyClip.upload_id.is_not(None))
-    old = select(Upload).where(Upload.expires_at < now(), Upload.deleted_at.is_(None))
+    old = select(Upload).where(Upload.expires_at < database_now(session), Upload.deleted_at.is_(None))
     return session.scalars(old.where(Upload.id.not_in(needed), Upload.id.not_in(shown))).all()
 
 
@@ -174,7 +173,7 @@ def idempotency_key(session: Session, key: str, since: datetime) -> IdempotencyK
 
 def workers(session: Session, seen_within_seconds: float) -> Sequence[Worker]:
     """Workers that showed themselves lately."""
-    limit = now() - timedelta(seconds=seen_within_seconds)
+    limit = database_now(session) - timedelta(seconds=seen_within_seconds)
     return session.scalars(select(Worker).where(Worker.seen_at >= limit).order_by(Worker.id)).all()
 
 

@@ -1,4 +1,4 @@
-"""The API that is killed between the commit of a job and its message: `uvicorn --factory tests.faults.dying_api:...`."""
+"""The API that is killed between the commit of a job and its message."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`dpdy worker` with one thing wrong: `clock=SECONDS` (its clock is off) or `visibility=SECONDS` (of Redis' messages)."""
+"""`dpdy worker` with one thing odd: `clock=SECONDS` (how far it is off) or `visibility=SECONDS` (of the messages)."""
 
 import sys
 from datetime import timedelta
