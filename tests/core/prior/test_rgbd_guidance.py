@@ -41,7 +41,7 @@ def test_gradient_is_the_sds_gradient_through_the_encoder(prior):
     rgb, depth = view()
     generator = torch.Generator().manual_seed(1)
     latents = model.encode(pack(rgb, depth))
-    t = torch.randint(20, 400, (2,), generator=generator)
+    t = 20 + (380 * torch.rand(2, generator=generator, dtype=torch.float64)).long()
     noise = torch.randn(latents.shape, generator=generator)
     alpha = model.alphas_cumprod[t]
     with torch.no_grad():
