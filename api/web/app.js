@@ -1,7 +1,10 @@
-// Routes: #/ is the form and the list of jobs, #/jobs/ID one job.
+// Routes: #/ is the form and the list of jobs, #/jobs/ID one job; #/studies, #/studies/ID (to vote), #/studies/ID/results.
 import { ago, api, badge, el, fill, problemBox, setText } from "./dom.js";
 import { jobView } from "./job.js";
+import { studiesView } from "./studies.js";
+import { resultsPage } from "./study.js";
 import { uploadForm } from "./upload.js";
+import { voteView } from "./vote.js";
 
 const main = document.getElementById("main");
 let close = () => {};
@@ -88,8 +91,12 @@ function caption(job) {
 
 function route() {
   close();
-  const match = location.hash.match(/^#\/jobs\/([^/]+)$/);
-  close = match ? jobView(main, decodeURIComponent(match[1])) : home();
+  const [, kind, id, results] = location.hash.match(/^#\/(jobs|studies)(?:\/([^/]+)(\/results)?)?$/) || [];
+  const voting = kind === "studies" && Boolean(id) && !results;
+  document.body.classList.toggle("voting", voting); // voters get no way to results
+  if (voting) close = voteView(main, decodeURIComponent(id));
+  else if (kind === "studies") close = id ? resultsPage(main, decodeURIComponent(id)) : studiesView(main);
+  else close = kind && id ? jobView(main, decodeURIComponent(id)) : home();
   window.scrollTo(0, 0);
 }
 
