@@ -73,7 +73,7 @@ def test_gradient_is_the_sds_gradient_of_the_clip(image, adapter, own):
     rgb, depth = clip()
     generator = torch.Generator().manual_seed(1)
     latents = model.encode(pack(rgb, depth))
-    t = torch.randint(20, 400, (1,), generator=generator)
+    t = 20 + (380 * torch.rand(1, generator=generator, dtype=torch.float64)).long()
     noise = torch.randn(latents.shape, generator=generator)
     a = alphas[t]
     with torch.no_grad():
