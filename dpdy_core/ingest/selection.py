@@ -42,7 +42,7 @@ def choose_sharp(survey: Survey, budget: int) -> tuple[list[int], int, int]:
     """
     times = survey.times.astype(np.float64)
     chosen = np.array(_near_moments(times, survey, budget))
-    widest = LARGEST_GAP * (times[-1] - times[0]) / max(len(chosen) - 1, 1) * (1 + 1e-6)
+    widest = _widest(times, min(budget, len(times)))
     relative = survey.sharpness / np.maximum(_local_median(survey.sharpness), 1e-12)
     by_blur = [int(i) for i in chosen[np.argsort(relative[chosen], kind="stable")] if relative[i] < BLURRED]
     sharp = _without(chosen.tolist(), by_blur, times, widest)
@@ -65,12 +65,22 @@ def _near_moments(times: np.ndarray, survey: Survey, budget: int) -> list[int]:
         along = (1 - MOTION_SHARE) * along + MOTION_SHARE * _shares(path)
     chosen = [0]
     spacing = 1 / (budget - 1)
+    widest = _widest(times, budget)
     for moment in np.arange(1, budget - 1) * spacing:
         near = np.flatnonzero(np.abs(along - moment) <= REACH * spacing)
         if not len(near):
             near = np.array([np.abs(along - moment).argmin()])
-        chosen.append(int(near[survey.sharpness[near].argmax()]))
+        last = chosen[-1]
+        within = near[times[near] - times[last] <= widest]
+        if not len(within):  # few candidates: the next ones lie far apart
+            within = np.array([max(last + 1, int(np.searchsorted(times, times[last] + widest, side="right")) - 1)])
+        chosen.append(int(within[survey.sharpness[within].argmax()]))
     return sorted({*chosen, len(times) - 1})
+
+
+def _widest(times: np.ndarray, budget: int) -> float:
+    """The largest gap that `budget` frames may leave."""
+    return float(LARGEST_GAP * (times[-1] - times[0]) / max(budget - 1, 1) * (1 + 1e-6))
 
 
 def _shares(values: np.ndarray) -> np.ndarray:
