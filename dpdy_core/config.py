@@ -58,6 +58,9 @@ class DepthConfig(Section):
     max_size: int = Field(384, ge=32, le=2048, description="longer side at which the plane sweep works, pixels")
     planes: int = Field(64, ge=8, le=512)
     neighbours: int = Field(6, ge=1, le=32, description="other frames that each frame is compared with")
+    standing: bool = Field(
+        True, description="after a plane sweep, what moves gets the depth of the ground under its lowest part, a guess"
+    )
 
 
 class PriorConfig(Section):

@@ -24,6 +24,7 @@ from dpdy_core.ingest.clip import (
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.pinhole import pinholes
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
+from dpdy_core.ingest.standing import standing_depth
 from dpdy_core.ingest.stereo import clip_depth
 from dpdy_core.ingest.triangulate import triangulate
 from dpdy_core.progress import Reporter
@@ -50,16 +51,17 @@ class _Clip:
     def images(self, size: tuple[int, int]) -> list[np.ndarray]:
         return [read_image(self.capture / f["file_path"], size) for f in self.frames]
 
+    def moving(self, size: tuple[int, int]) -> list[np.ndarray]:
+        """(H, W) bool each."""
+        still, key = np.zeros((size[1], size[0]), bool), "motion_mask_path"
+        return [read_mask(self.capture / f[key], size) if key in f else still for f in self.frames]
+
     def static(self, size: tuple[int, int]) -> list[np.ndarray]:
         """(H, W) bool each: neither moving nor to be ignored."""
-        masks = []
-        for frame in self.frames:
-            still = np.ones((size[1], size[0]), bool)
-            if "motion_mask_path" in frame:
-                still &= ~read_mask(self.capture / frame["motion_mask_path"], size)
+        masks = [~moving for moving in self.moving(size)]
+        for mask, frame in zip(masks, self.frames, strict=True):
             if "mask_path" in frame:
-                still &= read_mask(self.capture / frame["mask_path"], size)
-            masks.append(still)
+                mask &= read_mask(self.capture / frame["mask_path"], size)
         return masks
 
 
@@ -67,7 +69,8 @@ def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     """Stage: `capture/depth/` of the training frames, planar z in camera units, `depth_kind: metric`.
 
     The capture's depth or a model's is aligned once for the clip to sparse static points; without either a plane sweep
-    finds the static pixels. Where no scale can be found (the camera stands still), depth is left out and said so.
+    finds the static pixels, and movers get the depth of the ground that they stand on. Where no scale can be found (the
+    camera stands still), depth is left out and said so.
     """
     document = read_transforms(run.capture)
     frames = frames_of(document, "train")
@@ -134,7 +137,12 @@ def _swept(clip: _Clip, points: SparsePoints, config: RunConfig, reporter: Repor
         reporter.warn(
             f"the plane sweep found depth for only {found:.0%} of the pixels (low texture or little parallax)"
         )
-    reporter.step(1, 1, pixels_with_depth=found, sparse_points=len(points.depth))
+    if config.depth.standing:
+        for swept, moving, camera in zip(depth, clip.moving(size), pinholes(cameras), strict=True):
+            guessed = standing_depth(swept, moving, camera.k)
+            swept[guessed > 0] = guessed[guessed > 0]
+    guesses = float((depth > 0).mean()) - found
+    reporter.step(1, 1, pixels_with_depth=found, pixels_guessed=guesses, sparse_points=len(points.depth))
     return list(depth)
 
 

@@ -2,7 +2,7 @@
 
 `python -m tests.bench.cameras [--preset P] [--set KEY=VALUE]... CAPTURE...` solves each capture, a video or a folder of
 images, as a run would. Where a nerfstudio `transforms.json` lies beside it (of a video) or above it (of a folder), the
-result is compared with its poses. Nothing here passes or fails.
+result is compared with its poses, and with `--until depth` with its depth too. Nothing here passes or fails.
 """
 
 import argparse
@@ -19,11 +19,13 @@ import numpy as np
 from dpdy_core.config import STAGES
 from dpdy_core.errors import CamerasFailed
 from dpdy_core.geometry.similarity import Similarity, align_poses, umeyama
-from dpdy_core.ingest.clip import read_transforms
+from dpdy_core.ingest.clip import frames_of, read_transforms
 from dpdy_core.pipeline import run_pipeline
 from dpdy_core.presets import resolve
 from dpdy_core.progress import Event, Reporter
 from dpdy_core.rundir import RunDir
+from tests.bench.depth_errors import COLUMNS as DEPTH_COLUMNS
+from tests.bench.depth_errors import depth_errors, true_frames
 
 COLUMNS = ("capture", "train", "test", "centre %", "rotation", "centre % (centres)", "rotation (centres)", "relative",
            "focal", "seconds")  # fmt: skip
@@ -35,15 +37,17 @@ def truth_of(source: Path) -> dict[str, Any] | None:
     return json.loads(found.read_text()) if found.is_file() else None
 
 
+def places(truth: dict[str, Any], names: list[str]) -> list[int]:
+    """Which frame of the truth each image is: by the number in a video frame's name, or by the name."""
+    stems = {Path(frame["file_path"]).stem: i for i, frame in enumerate(true_frames(truth))}
+    numbers = [re.fullmatch(r"frame_(\d{5})", Path(name).stem) for name in names]
+    return [int(n[1]) if n else stems[Path(name).stem] for n, name in zip(numbers, names, strict=True)]
+
+
 def true_poses(truth: dict[str, Any], names: list[str]) -> np.ndarray:
-    """(N, 4, 4) by the number in a video frame's name, or by the name of an image."""
-    by_stem = {Path(f["file_path"]).stem: f["transform_matrix"] for f in truth["frames"]}
-    order = [Path(name).stem for name in truth.get("train_filenames") or [f["file_path"] for f in truth["frames"]]]
-    poses = []
-    for name in names:
-        number = re.fullmatch(r"frame_(\d{5})", Path(name).stem)
-        poses.append(by_stem[order[int(number[1])] if number else Path(name).stem])
-    return np.array(poses)
+    """(N, 4, 4)."""
+    frames = true_frames(truth)
+    return np.array([frames[i]["transform_matrix"] for i in places(truth, names)])
 
 
 def angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -99,7 +103,13 @@ def measure(source: Path, preset: str, settings: dict[str, str], until: str, kee
         named = [f for f in document["frames"] if f["file_path"] in document[f"{split}_filenames"]]
         shares.append(f"{sum('transform_matrix' in f for f in named)}")
     truth = truth_of(source)
-    return [name, *shares, *(compare(document, truth) if truth else ["-"] * 6), ", ".join(seconds)]
+    row = [name, *shares, *(compare(document, truth) if truth else ["-"] * 6), ", ".join(seconds)]
+    if until == "depth" and truth and "depth_file_path" in truth["frames"][0]:
+        names = [f["file_path"] for f in sorted(frames_of(document, "train"), key=lambda f: f["time"])]
+        row += depth_errors(
+            run.capture, source.parent / "transforms.json", true_poses(truth, names), places(truth, names)
+        )
+    return row
 
 
 def main() -> None:
@@ -112,7 +122,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the runs")
     chosen = parser.parse_args()
     settings = dict(item.split("=", 1) for item in chosen.set)
-    sys.stdout.write(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n")
+    columns = (*COLUMNS, *(DEPTH_COLUMNS if chosen.until == "depth" else ()))
+    sys.stdout.write(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")
     with tempfile.TemporaryDirectory() as scratch:
         for source in chosen.captures:
             folder = (chosen.keep or Path(scratch)) / f"{source.parent.name}-{source.stem}"

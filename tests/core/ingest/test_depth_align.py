@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def _error(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> float:
     return float(np.median(np.abs(f - t)[f > 0] / t[f > 0]))
 
 
-def test_the_sweep_finds_static_depth_in_the_cameras_scale(tmp_path: Path) -> None:
-    room = write_room(tmp_path, sideways(8, 1.0), mover=True, tests=(2,))
+def _room_with_a_mover(folder: Path, standing: bool) -> Room:
+    """Without depth, with true motion masks."""
+    room = write_room(folder, sideways(8, 1.0), mover=True, tests=(2,))
+    depth = room.config.depth.model_copy(update={"standing": standing})
+    room = replace(room, config=room.config.model_copy(update={"depth": depth}))
     document = read_transforms(room.run.capture)
     (room.run.capture / "motion_masks").mkdir()
     for frame in document["frames"]:
@@ -59,6 +63,11 @@ def test_the_sweep_finds_static_depth_in_the_cameras_scale(tmp_path: Path) -> No
         mask = room.moving[frame["file_path"]].astype(np.uint8) * 255
         cv2.imwrite(str(room.run.capture / frame["motion_mask_path"]), mask)
     write_transforms(room.run.capture, document)
+    return room
+
+
+def test_the_sweep_finds_static_depth_in_the_cameras_scale(tmp_path: Path) -> None:
+    room = _room_with_a_mover(tmp_path, standing=False)
     found = _run(room)
     assert sorted(found) == room.document["train_filenames"]
     assert _error(found, room.depth) < 0.02
@@ -72,6 +81,19 @@ def test_the_sweep_finds_static_depth_in_the_cameras_scale(tmp_path: Path) -> No
     assert clip is not None
     assert clip.depth is not None
     assert read_transforms(room.run.capture)["depth_kind"] == "metric"
+
+
+def test_guesses_for_movers_are_counted_and_leave_the_rest_as_it_was(tmp_path: Path) -> None:
+    measured, guessed = (_room_with_a_mover(tmp_path / str(standing), standing) for standing in (False, True))
+    without, found = _run(measured), _run(guessed)
+    moving = np.stack([guessed.moving[name] for name in found])
+    one, two = np.stack(list(without.values())), np.stack(list(found.values()))
+    np.testing.assert_allclose(one[one > 0], two[one > 0], atol=1e-3)  # the unit of the 16 bits may differ
+    new = (two > 0) & (one == 0)
+    assert new.any()
+    assert moving[new].all()
+    numbers = [e["numbers"] for e in guessed.events if e["event"] == "step" and "pixels_guessed" in e["numbers"]]
+    assert numbers[-1]["pixels_guessed"] == pytest.approx(new.mean(), abs=0.01)
 
 
 def test_metric_depth_that_agrees_is_kept_as_it_is(tmp_path: Path) -> None:
