@@ -209,6 +209,28 @@ def test_without_ties_down_does_nothing_and_a_broken_line_says_so(
     late.close()
 
 
+def test_clips_rest_where_motion_is_unwelcome_and_a_clip_that_fails_is_loaded_again(
+    browser: Browser, server: str, study: str
+) -> None:
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.route("**/pairs/*/left", lambda route: route.abort())
+    page.goto(f"{server}/#/studies/{study}")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("A clip cannot be shown")
+    expect(page.get_by_role("button", name="Left")).to_have_attribute("aria-disabled", "true")
+    page.keyboard.press("ArrowLeft")  # nobody votes on what was not seen
+    page.unroute("**/pairs/*/left")
+    page.get_by_role("button", name="Try again").click()
+    until_ready(page, 1)
+    videos = "[...document.querySelectorAll('video')]"
+    assert page.evaluate(f"{videos}.every((video) => video.paused && video.currentTime === 0)")
+    page.get_by_role("button", name="Play").click()
+    until(page, f"{videos}.every((video) => !video.paused)")
+    assert results(server, study)["voters"] == []
+    context.close()
+
+
 def test_results_show_scores_pairs_and_flagged_voters(context: BrowserContext, server: str, study: str) -> None:
     for choices in (("left",) * 5, ("tie",) * 5):
         ballot = httpx.post(f"{server}/v1/studies/{study}/voters").json()

@@ -275,7 +275,7 @@ def test_without_ties_voters_must_choose(service: Harness) -> None:
     assert "there are no votes yet: the scores say nothing" in empty["notes"]
 
 
-def test_a_study_has_room_for_a_thousand_voters(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_study_takes_no_more_voters(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.studies.service.MAX_VOTERS", 2)
     study = Study.of_uploads(service, ("a", "b"), ("s",))
     study.join()

@@ -22,10 +22,11 @@ class Study:
 
     @classmethod
     def of_uploads(cls, service: Harness, methods: Sequence[str], scenes: Sequence[str], **fields: Any) -> Self:
+        uploads = {method: service.upload(method.encode()) for method in methods}
         clips = [
-            {"method": method, "scene": scene, "upload_id": service.upload(f"{scene}/{method}".encode())}
+            {"method": method, "scene": scene, "upload_id": upload}
             for scene in scenes
-            for method in methods
+            for method, upload in uploads.items()
         ]
         answer = service.http.post("/v1/studies", json={"name": "Which one?", "clips": clips, **fields})
         assert answer.status_code == 201, answer.text
@@ -62,8 +63,8 @@ class Voter:
     def choose(self, pair: Document) -> str:
         worths = []
         for side in ("left", "right"):
-            scene_and_method = self.study.http.get(pair[side]).content.decode()
-            worths.append(exp(self.scores[scene_and_method.partition("/")[2]]))
+            method = self.study.http.get(pair[side]).content.decode()
+            worths.append(exp(self.scores[method]))
         weights = (*worths, TIE_STRENGTH * (worths[0] * worths[1]) ** 0.5)
         return self.random.choices(("left", "right", "tie"), weights)[0]
 
