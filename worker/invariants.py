@@ -181,7 +181,7 @@ def no_orphan_file(session: Session, files: Files, _settings: Settings) -> Itera
     for file in _entries(files.uploads):
         if file.name not in uploads:
             yield file.name, "a file without an upload"
-    for path in (*files.root.glob(".check.*"), *files.root.glob(".probe-*")):
+    for path in files.root.glob(".check.*"):
         yield path.name, "a temporary file that nobody uses"
 
 

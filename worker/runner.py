@@ -67,19 +67,17 @@ class Runner:
 
     def _working_gpus(self) -> list[Gpu]:
         """Our GPUs, seen just now; sets `unfit` if they, or the storage, are gone: a job here would be in vain."""
-        self.unfit = ""
+        before, self.unfit = self.unfit, ""
         present = [gpu for gpu in list_gpus() if gpu in self.gpus] if self.gpus else []
         self.gpus_gone = bool(self.gpus) and not present
         if self.gpus_gone:
             self.unfit = "its GPUs are gone"
         try:
             self.files.root.mkdir(parents=True, exist_ok=True)
-            probe = self.files.root / f".probe-{self.worker_id}"
-            probe.write_bytes(b"dpdy")
-            probe.unlink()
+            (self.files.root / ".probe").write_bytes(b"dpdy")  # it stays: /readyz touches the same file
         except OSError as error:
             self.unfit = f"the storage cannot be written ({error.strerror})"
-        if self.unfit:
+        if self.unfit and self.unfit != before:
             log.error("this worker takes no jobs: %s", self.unfit)
         return present
 

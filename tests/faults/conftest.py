@@ -50,13 +50,15 @@ def pytest_sessionfinish() -> None:
     """The table, if the round is asked to write it."""
     if not os.environ.get("FAULT_TABLE") or not _results:
         return
-    rows = ["| # | what is done, and what must follow | tests | result | seconds |", "|---|---|---|---|---|"]
-    for name in sorted(_results, key=lambda key: int(re.sub(r"\D", "", key))):
-        entries = _results[name]
+    text = TABLE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    table, _, after = rest.partition(END)
+    rows = {found[1]: found[0] for found in re.finditer(r"^\| (F\d+) \|.*$", table, re.MULTILINE)}
+    for name, entries in _results.items():  # of a round of some tests the other rows stay
         whats = "; ".join(dict.fromkeys(what.rstrip(".") for what, _, _ in entries))
         outcomes = {outcome for _, outcome, _ in entries}
         result = "failed" if "failed" in outcomes else "skipped" if outcomes == {"skipped"} else "passed"
-        rows.append(f"| {name} | {whats} | {len(entries)} | {result} | {sum(s for _, _, s in entries):.0f} |")
-    text = TABLE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    TABLE.write_text("\n".join([before + BEGIN, "", *rows, "", END + rest.partition(END)[2]]))
+        rows[name] = f"| {name} | {whats} | {len(entries)} | {result} | {sum(s for _, _, s in entries):.0f} |"
+    head = ["| # | what is done, and what must follow | tests | result | seconds |", "|---|---|---|---|---|"]
+    ordered = [rows[name] for name in sorted(rows, key=lambda name: int(name[1:]))]
+    TABLE.write_text("\n".join([before + BEGIN, "", *head, *ordered, "", END + after]))

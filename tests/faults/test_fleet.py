@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -186,3 +187,23 @@ def test_a_deploy(fleet: Production) -> None:
         assert job_when(http, job["id"], "succeeded", seconds=40)["attempt"] == 4
         firsts = [fleet.start(job["id"], number)["first"] for number in range(1, 5)]
         assert firsts == sorted(set(firsts))
+
+
+@pytest.mark.faults
+@pytest.mark.fault("F22")
+def test_a_worker_without_its_gpu_ends_to_be_restarted(fleet: Production, tmp_path: Path) -> None:
+    """The driver stops answering under an idle worker: it claims nothing and ends, another takes the job."""
+    absent, program = tmp_path / "absent", tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n[ -e {absent} ] && exit 255\necho '0, GPU-{tmp_path.name}, Stand-in GPU, 24576'\n")
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    with fleet.api() as http:
+        with fleet.worker(variables={"PATH": path}) as worker:
+            assert http.get("/v1/info").json()["devices"][0]["name"] == "Stand-in GPU"
+            absent.touch()
+            job = fleet.submit(steps=3)
+            assert worker.wait(30) == 4
+        assert http.get(f"/v1/jobs/{job['id']}").json()["attempt"] == 1
+        with fleet.worker():
+            assert job_when(http, job["id"], "succeeded")["attempt"] == 1
