@@ -1,5 +1,6 @@
 """Zip archives from strangers, unpacked with limits. Torch-free."""
 
+import errno
 import lzma
 import shutil
 import zipfile
@@ -14,6 +15,7 @@ MAX_UNPACKED_BYTES = 16 * 2**30
 MAX_RATIO = 100  # depth maps as raw npy reach 20
 _RATIO_FREE_BYTES = 64 * 2**20  # below this much, no ratio does harm
 _BLOCK = 2**20
+DAMAGE = (None, errno.EINVAL)  # OSErrors of zipfile itself: bz2's broken streams, seeks to before the start
 
 
 def is_zip(path: Path) -> bool:
@@ -33,7 +35,11 @@ def extract(archive: Path, folder: Path, check: Callable[[], None] | None = None
             members = _checked(opened.infolist(), archive)
             for info, name in members:
                 _write(opened, info, folder / name, check)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+        raise BadInput(f"{archive.name} is a broken zip archive ({error})", "pack or upload it again") from error
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise  # the disk, not the archive
         raise BadInput(f"{archive.name} is a broken zip archive ({error})", "pack or upload it again") from error
 
 

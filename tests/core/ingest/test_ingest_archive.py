@@ -1,4 +1,4 @@
-import os
+import resource
 import stat
 import zipfile
 from collections.abc import Callable
@@ -21,11 +21,11 @@ def pack(folder: Path, archive: Path, prefix: str = "") -> Path:
     return archive
 
 
-def pack_members(archive: Path, *members: tuple[str, bytes], mode: int = 0) -> Path:
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+def pack_members(archive: Path, *members: tuple[str, bytes], mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(archive, "w") as opened:
         for name, data in members:
             info = zipfile.ZipInfo(name)
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = method
             info.external_attr = mode << 16
             opened.writestr(info, data)
     return archive
@@ -129,14 +129,36 @@ def test_broken_archives_are_refused(tmp_path: Path, keep: float) -> None:
         extract(tmp_path / "c.zip", tmp_path / "out")
 
 
-def test_damaged_member_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_member_is_refused(tmp_path: Path, method: int) -> None:
     noise = np.random.default_rng(0).integers(0, 50, 20_000, dtype=np.uint8).tobytes()
-    archive = pack_members(tmp_path / "c.zip", ("a.png", noise))
+    archive = pack_members(tmp_path / "c.zip", ("a.png", noise), method=method)
     data = bytearray(archive.read_bytes())
-    data[5000:5100] = os.urandom(100)
+    data[5000:5100] = bytes(100)
     archive.write_bytes(data)
     with pytest.raises(BadInput, match=r"damaged|broken"):
         extract(archive, tmp_path / "out")
+
+
+def test_a_start_that_lies_before_the_file_is_refused(tmp_path: Path) -> None:
+    archive = pack_members(tmp_path / "c.zip", ("a.png", b"x"))
+    data = bytearray(archive.read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    data[end + 16 : end + 20] = (end + 1).to_bytes(4, "little")  # where the directory begins
+    archive.write_bytes(data)
+    with pytest.raises(BadInput, match="broken zip"):
+        extract(archive, tmp_path / "out")
+
+
+def test_a_disk_that_takes_no_more_is_not_the_archives_fault(tmp_path: Path) -> None:
+    archive = pack_members(tmp_path / "c.zip", ("a.png", bytes(20_000)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            extract(archive, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_MEMBERS", 3), ("MAX_UNPACKED_BYTES", 1000)])
