@@ -7,6 +7,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from dpdy_core.cuda_graph import capture
+
 Prediction = Callable[[Tensor, Tensor, Tensor], Tensor]  # noisy (B, C, h, w), timesteps (B,), text (B, L, D)
 
 
@@ -43,15 +45,7 @@ def graph_inference(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor
     """
     inputs = (noisy.clone(), timesteps.clone(), text.clone())
     module = _Predict(unet)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # the first calls choose algorithms and allocate, which a capture must not
-        for _ in range(3):
-            module(*inputs)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = module(*inputs)
+    graph, output = capture(lambda: module(*inputs))
 
     def replay(*arguments: Tensor) -> Tensor:
         for place, value in zip(inputs, arguments, strict=True):

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from dpdy_core.cuda_graph import capture
+
 LARGEST_NORM = 1.0  # of the gradient
-WARM_UP = 3  # steps before a capture: they choose algorithms and allocate, which a capture must not
 
 Loss = Callable[..., Tensor]  # tensors to a scalar
 
@@ -55,21 +56,11 @@ class TrainingStep:
 
     def _capture(self, loss: Loss, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
         places = [tensor.clone() for tensor in inputs]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self._step(loss, places)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
-        self.optimiser.zero_grad(set_to_none=True)  # so that the graph owns its gradients
-        with torch.cuda.graph(graph):
-            value = self._step(loss, places)
+        graph, value = capture(lambda: self._step(loss, places), self.generator)
         return graph, places, value
 
     def _step(self, loss: Loss, inputs: Iterable[Tensor]) -> Tensor:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)  # so that a graph owns its gradients
         value = loss(*inputs)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, LARGEST_NORM)
