@@ -1,6 +1,5 @@
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from worker.demo import service
 
@@ -16,7 +15,6 @@ ROOT = Path(__file__).parents[2]
 WEB = ROOT / "api" / "web"
 ENGINE = Path(__file__).parent / "stand_in_engine.py"
 PACE = 0.1
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--headless", "--disable-background-networking"]
 WAIT = 30_000  # ms; the machine may be busy
 PHONE = {"width": 390, "height": 844}
 
@@ -32,16 +30,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         environment.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         with service(tmp_path_factory.mktemp("service")) as url:
             yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert binary, "chromium is not installed: run `make test`, or `apt-get install chromium`"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

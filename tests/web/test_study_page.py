@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, expect
 
 from tests.servers import wait_for
 from tests.web.stand_in_engine import write_video
-from tests.web.test_page import FLAGS, PHONE, ROOT, WAIT, own, until
+from tests.web.test_page import PHONE, ROOT, WAIT, own, until
 from worker.demo import service
 
 ENGINE = Path(__file__).parent / "stand_in_engine.py"
@@ -57,16 +56,6 @@ def make_study(server: str, uploads: list[str], **fields: object) -> str:
     assert answer.status_code == 201, answer.text
     identity: str = answer.json()["id"]
     return identity
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert binary, "chromium is not installed: run `make test`, or `apt-get install chromium`"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=binary, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

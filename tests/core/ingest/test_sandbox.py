@@ -92,7 +92,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_text("x")
     (tmp_path / "secret.png").chmod(0)
     if os.geteuid() == 0 and sys.platform != "linux":
-        pytest.skip("root reads everything")
+        pytest.skip("only on Linux does the child give up root's right to read every file")
     with pytest.raises(BadInput, match=r"secret\.png may not be read"):
         confined(victims.read, tmp_path / "secret.png")
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from analytic_scene import AnalyticScene, render_analytic, write_capture
+from torch import Tensor
 
 from dpdy_core.config import RenderConfig, RunConfig
 from dpdy_core.output import evaluation, export, views
 from dpdy_core.progress import Reporter, append_file
+from dpdy_core.render.renderer import Rendering
 from dpdy_core.rundir import RunDir
 
 
@@ -32,6 +34,24 @@ def make_run(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch)
         return run
 
     return make
+
+
+@pytest.fixture
+def recolour(
+    make_run: Callable[[int], RunDir], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Tensor], Tensor]], None]:
+    """A function that makes evaluation render colours (H, W, 3) changed by a function."""
+    assert make_run  # replaces the renderer first
+    true = evaluation.render_camera
+
+    def change(alter: Callable[[Tensor], Tensor]) -> None:
+        def render(*args: object, **kwargs: object) -> Rendering:
+            good = true(*args, **kwargs)
+            return Rendering(alter(good.colour), good.depth, good.opacity, good.dynamic)
+
+        monkeypatch.setattr(evaluation, "render_camera", render)
+
+    return change
 
 
 @pytest.fixture

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 from analytic_scene import AnalyticScene, render_analytic
+from torch import Tensor
 
 from dpdy_core.config import RunConfig
 from dpdy_core.ingest.clip import load_clip, load_given_depth, read_transforms, write_transforms
-from dpdy_core.output import evaluation
 from dpdy_core.output.baselines import all_times_warps, nearest_frame
 from dpdy_core.output.evaluation import evaluate_run
 from dpdy_core.output.metrics import psnr, quantise, ssim
 from dpdy_core.output.scores import mean_scores, views_before
 from dpdy_core.progress import Reporter
-from dpdy_core.render.renderer import Rendering
 from dpdy_core.rundir import RunDir, read_json
 
 MakeRun = Callable[[int], RunDir]
@@ -27,16 +26,9 @@ REGIONS = {"covisible", "moving", "unseen", "static"}
 
 
 @pytest.fixture
-def darker(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def darker(recolour: Callable[[Callable[[Tensor], Tensor]], None]) -> None:
     """The scene renders a tenth too dark, so that its scores have a closed form."""
-    assert make_run  # replaces the renderer first
-    true = evaluation.render_camera
-
-    def render(*args: object, **kwargs: object) -> Rendering:
-        good = true(*args, **kwargs)
-        return Rendering(good.colour * 0.9, good.depth, good.opacity, good.dynamic)
-
-    monkeypatch.setattr(evaluation, "render_camera", render)
+    recolour(lambda colour: colour * 0.9)
 
 
 @pytest.mark.usefixtures("darker")

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 from analytic_scene import FOCAL, HEIGHT, WIDTH, AnalyticScene, make_camera, render_analytic, save
+from torch import Tensor
 
 from dpdy_core.config import EvaluateConfig, RunConfig
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
-from dpdy_core.output import evaluation, metrics
+from dpdy_core.output import metrics
 from dpdy_core.output.covisibility import covisible
 from dpdy_core.output.evaluation import evaluate_run
 from dpdy_core.progress import Reporter
-from dpdy_core.render.renderer import Rendering
 from dpdy_core.rundir import RunDir, config_hash, read_json, sha256_file, write_json
 
 MakeRun = Callable[[int], RunDir]
@@ -39,17 +39,9 @@ def put_covisible(run: RunDir, mask: np.ndarray, **facts: object) -> None:
 
 
 @pytest.fixture
-def blurred(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def blurred(recolour: Callable[[Callable[[Tensor], Tensor]], None]) -> None:
     """The scene renders a blurred picture, so that structure differs."""
-    assert make_run  # replaces the renderer first
-    true = evaluation.render_camera
-
-    def render(*args: object, **kwargs: object) -> Rendering:
-        good = true(*args, **kwargs)
-        soft = torch.from_numpy(cv2.GaussianBlur(good.colour.numpy(), (5, 5), 1.2))
-        return Rendering(soft, good.depth, good.opacity, good.dynamic)
-
-    monkeypatch.setattr(evaluation, "render_camera", render)
+    recolour(lambda colour: torch.from_numpy(cv2.GaussianBlur(colour.numpy(), (5, 5), 1.2)))
 
 
 @pytest.mark.usefixtures("blurred")
