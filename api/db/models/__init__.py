@@ -1,0 +1,39 @@
+"""The tables, a noun a file."""
+
+from api.db.models.base import Base, UtcDateTime, now, one_of
+from api.db.models.jobs import (
+    JOB_STATES,
+    Announcement,
+    Artifact,
+    Attempt,
+    IdempotencyKey,
+    Job,
+    JobEvent,
+    JobTag,
+    Worker,
+)
+from api.db.models.studies import CHOICES, Study, StudyClip, StudyPair, StudyVoter
+from api.db.models.uploads import UPLOAD_STATES, Upload
+
+__all__ = [
+    "CHOICES",
+    "JOB_STATES",
+    "UPLOAD_STATES",
+    "Announcement",
+    "Artifact",
+    "Attempt",
+    "Base",
+    "IdempotencyKey",
+    "Job",
+    "JobEvent",
+    "JobTag",
+    "Study",
+    "StudyClip",
+    "StudyPair",
+    "StudyVoter",
+    "Upload",
+    "UtcDateTime",
+    "Worker",
+    "now",
+    "one_of",
+]
