@@ -1,5 +1,6 @@
 """Every error as `application/problem+json` (RFC 9457), by one handler."""
 
+import errno
 import json
 import logging
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from dpdy_core.errors import DpdyError
 
 log = logging.getLogger(__name__)
 
+BROKEN_STORAGE = (errno.EIO, errno.EROFS, errno.ENXIO, errno.ESTALE)
 FieldErrors = list[dict[str, str]]
 STATUS_TYPES = {
     400: ("bad-request", "The request cannot be read"),
@@ -95,6 +97,10 @@ def as_service_error(error: Exception) -> ServiceError:
             detail = "the database does not answer"
             headers = {"Retry-After": "5"}
             return ServiceError(503, "unavailable", "Not available now", detail, retryable=True, headers=headers)
+        case OSError() if error.errno in BROKEN_STORAGE:
+            detail = "the storage does not answer"
+            headers = {"Retry-After": "5"}
+            return ServiceError(503, "unavailable", "Not available now", detail, retryable=True, headers=headers)
     return ServiceError(500, "internal", "Internal error", "this is a fault of the service; its log has the details")
 
 
@@ -104,7 +110,7 @@ def add_handlers(app: FastAPI) -> None:
     async def handle(_request: Request, error: Exception) -> Response:
         refusal = as_service_error(error)
         if refusal.status == 503:
-            log.warning("database: %s", error)
+            log.warning("not available: %s", error)
         return render(refusal)
 
     for kind in (
@@ -114,6 +120,7 @@ def add_handlers(app: FastAPI) -> None:
         DataError,
         OperationalError,
         InterfaceError,
+        OSError,
         Exception,
     ):
         app.add_exception_handler(kind, handle)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.db.session import Sessions, make_engine, make_sessions
 from api.deps import Service
 from api.errors import ServiceError, add_handlers, render
-from api.jobs.files import Files
+from api.jobs.files import make_files
 from api.jobs.queue import CeleryQueue, JobQueue, WakeQueue
 from api.jobs.uploads import Checker
 from api.routes import artifacts, events, health, jobs, presets, studies, uploads
@@ -37,7 +37,7 @@ def create_app(
     """The application. Without arguments all comes from the environment; the database must be migrated already."""
     settings = settings or Settings()
     sessions = sessions or make_sessions(make_engine(settings.database))
-    files = Files(settings.storage, settings.min_free_bytes)
+    files = make_files(settings)
     queue = queue or (CeleryQueue(settings.broker_url) if settings.broker_url else WakeQueue())
     service = Service(settings, sessions, queue, files, Checker(settings, sessions, files))
 

@@ -20,7 +20,9 @@ class Settings(BaseSettings):
     data: Path = Field(Path("dpdy-data"), description="folder of the SQLite file, the uploads and all runs")
     database_url: str | None = Field(None, description="postgresql+psycopg://...; none: a SQLite file in `data`")
     broker_url: str | None = Field(None, description="redis://... for production workers; none: embedded only")
-    storage_url: str | None = Field(None, description="file:///folder of uploads and runs; none: `data`")
+    storage_url: str | None = Field(
+        None, description="file:///folder or s3://bucket/prefix of uploads and runs; none: `data`"
+    )
     prior: str | None = Field(None, description="diffusers folder or hub id of an RGB-D model instead of the preset's")
     auth: Literal["on", "off"] | None = Field(
         None, description="API keys are not available yet: `off` lets the service listen beyond loopback without them"
@@ -60,6 +62,13 @@ class Settings(BaseSettings):
         10.0, ge=0, description="pause before a job is tried again on a machine that lacked something; doubles"
     )
 
+    scratch: Path | None = Field(
+        None, description="with s3://: local folder of this machine for what is being worked on; none: in `data`"
+    )
+    publish_seconds: float = Field(
+        15.0, gt=0, description="with s3://: between two looks of a worker for checkpoints and files to store"
+    )
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str | None) -> str | None:
@@ -70,8 +79,10 @@ class Settings(BaseSettings):
     @field_validator("storage_url")
     @classmethod
     def _known_storage(cls, value: str | None) -> str | None:
-        if value and urlsplit(value).scheme != "file":
-            raise ValueError("only file:///folder is available yet")
+        parts = urlsplit(value or "")
+        named = parts.path if parts.scheme == "file" else parts.scheme == "s3" and parts.netloc
+        if value and not named:
+            raise ValueError("use file:///folder or s3://bucket/prefix")
         return value or None
 
     @field_validator("broker_url", "prior", mode="after")
@@ -95,8 +106,19 @@ class Settings(BaseSettings):
 
     @property
     def storage(self) -> Path:
-        """The folder of uploads and jobs."""
+        """The folder of uploads and jobs; with a bucket, where those are that somebody works with."""
+        if self.bucket_url:
+            return self.scratch_folder
         return Path(unquote(urlsplit(self.storage_url).path)) if self.storage_url else self.data.resolve()
+
+    @property
+    def bucket_url(self) -> str | None:
+        """The bucket of uploads and jobs, if they are not in a folder."""
+        return self.storage_url if self.storage_url and self.storage_url.startswith("s3:") else None
+
+    @property
+    def scratch_folder(self) -> Path:
+        return (self.scratch or self.data / "scratch").resolve()
 
     def check_listening(self, host: str) -> None:
         """Raise BadSettings for an address that strangers reach, unless that is wanted."""

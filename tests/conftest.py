@@ -10,9 +10,11 @@ import pytest
 import redis
 
 from api.settings import Settings
+from tests import s3_server as s3
 from tests import servers
 from tests.harness import Harness, harness
 from tests.production import STANDIN
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,21 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3-compatible server."""
+    with s3.s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place of its own in its bucket; this process has the keys."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3.BUCKET}/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Each rule is a generator of what breaks it. `check` is exact while nothing moves
 between two commits, so look twice. It reads everything, hashes included: for tests and drills, not for monitoring.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ from api.db import queries
 from api.db.models import JOB_STATES, Job, JobEvent, Upload
 from api.db.session import Sessions
 from api.jobs import faults, states
-from api.jobs.files import Files
+from api.jobs.files import Files, Stored
 from api.settings import Settings
-from dpdy_core.rundir import RunDir, read_json, sha256_file
+from dpdy_core.rundir import RunDir, read_json
 
 OUTCOMES = {*states.TERMINAL, faults.YIELDED, *faults.ALL}
 
@@ -136,15 +137,18 @@ def whole_results(session: Session, files: Files, _settings: Settings) -> Iterat
     """The files of a job that succeeded are there, with the size and hash of its rows and of its manifest."""
     done = select(Job).where(Job.state == states.SUCCEEDED, Job.deleted_at.is_(None))
     for job in session.scalars(done):
-        rows = {a.path: (a.size, a.sha256) for a in queries.artifacts(session, job.id)}
+        artifacts = queries.artifacts(session, job.id)
+        rows = {a.path: (a.size, a.sha256) for a in artifacts}
         if not rows:
             yield job.id, "succeeded without an artifact"
-        for path, (size, digest) in rows.items():
-            file = files.artifact(job.id, path)
-            if file is None:
-                yield job.id, f"{path} is missing"
-            elif file.stat().st_size != size or sha256_file(file) != digest:
-                yield job.id, f"{path} is not what its row says"
+        for row in artifacts:
+            stored = files.artifact(row)
+            if stored is None:
+                yield job.id, f"{row.path} is missing"
+            elif stored.size != row.size or _digest(stored) != row.sha256:
+                yield job.id, f"{row.path} is not what its row says"
+        if files.bucket:  # there the manifest is a file like all others
+            continue
         manifest = RunDir(files.run(job.id)).manifest_file
         listed = (
             {e["path"]: (e["size"], e["sha256"]) for e in read_json(manifest)["files"]} if manifest.exists() else {}
@@ -157,13 +161,13 @@ def whole_results(session: Session, files: Files, _settings: Settings) -> Iterat
 def whole_uploads(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
     """An upload's file is there with its size and hash, until it is deleted."""
     for upload in session.scalars(select(Upload)):
-        file = files.upload(upload)
+        stored = files.stored_upload(upload)
         if upload.deleted_at:
-            if file.exists():
+            if stored is not None:
                 yield upload.id, "deleted, but its file is there"
-        elif not file.exists():
+        elif stored is None:
             yield upload.id, "its file is missing"
-        elif file.stat().st_size != upload.size or sha256_file(file) != upload.sha256:
+        elif stored.size != upload.size or _digest(stored) != upload.sha256:
             yield upload.id, "its file is not what its row says"
 
 
@@ -185,10 +189,25 @@ def no_orphan_file(session: Session, files: Files, _settings: Settings) -> Itera
         yield path.name, "a temporary file that nobody uses"
 
 
+def no_orphan_object(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
+    """In the bucket: no object without a job or upload, no multipart upload begun and left."""
+    if files.bucket is None:
+        return
+    jobs = set(session.scalars(select(Job.id).where(Job.deleted_at.is_(None))))
+    uploads = {files.upload(row).name for row in session.scalars(select(Upload).where(Upload.deleted_at.is_(None)))}
+    for found in files.bucket.objects(""):
+        folder, name = found.key.split("/")[:2]
+        if name not in {"jobs": jobs, "uploads": uploads}.get(folder, ()):
+            yield found.key, "an object without a job or upload"
+    for key, _ in files.bucket.unfinished(""):
+        yield key, "a multipart upload that was begun and left"
+
+
 def no_orphan_process(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
     """No process works in the folder of a job that does not run (Linux; this machine)."""
     live = set(session.scalars(select(Job.id).where(Job.state.in_(states.LIVE))))
-    folder = re.compile(re.escape(str(files.root / "jobs")) + r"/([^/\0]+)/")
+    root = re.escape(str(files.root.parent)) + r"/[^/\0]+" if files.bucket else re.escape(str(files.root))
+    folder = re.compile(root + r"/jobs/([^/\0]+)/")
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().decode(errors="replace")
@@ -206,6 +225,13 @@ def _logs(session: Session) -> Iterator[tuple[Job, list[JobEvent]]]:
         yield job, list(session.scalars(wanted))
 
 
+def _digest(stored: Stored) -> str:
+    digest = hashlib.sha256()
+    for chunk in stored.read(0, stored.size):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
@@ -220,5 +246,6 @@ RULES: tuple[Rule, ...] = (
     whole_results,
     whole_uploads,
     no_orphan_file,
+    no_orphan_object,
     no_orphan_process,
 )

@@ -1,17 +1,23 @@
-"""Uploads and jobs on disk, under names that the server made. The user's names never reach the file system."""
+"""Uploads and jobs on disk and in the bucket, under names that the server made and never under the user's."""
 
+import fcntl
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from typing import TYPE_CHECKING, Any
 
 from api.db.models import Artifact, Job, Upload, now
 from api.errors import ServiceError
 from api.jobs.stages import timestamp
+from api.settings import Settings
+
+if TYPE_CHECKING:
+    from api.bucket import Bucket
 
 CHUNK = 1 << 20
 
@@ -22,17 +28,33 @@ def new_id(prefix: str) -> str:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """The bytes of a finished file, wherever they are."""
+
+    size: int
+    modified: float  # seconds since 1970
+    read: Callable[[int, int], Iterator[bytes]]
+    """The bytes [start, stop). Opens it at once: what is deleted later is still read. Raises FileNotFoundError."""
+
+
+@dataclass(frozen=True)
 class Files:
-    """The storage folder: `uploads/ID.ext`, and of each job `jobs/ID/run/` and `jobs/ID/log.jsonl`."""
+    """`uploads/ID.ext`, and of each job `jobs/ID/run/` and `jobs/ID/log.jsonl`.
+
+    Without a bucket, `root` is the storage folder that all processes share, and the worker runs jobs right in it. With
+    one, `root` is this process's scratch: uploads pass through it, and the run of the job that the worker has now.
+    """
 
     root: Path
     min_free_bytes: int = 0
+    bucket: "Bucket | None" = None
 
     @property
     def uploads(self) -> Path:
         return self.root / "uploads"
 
     def upload(self, upload: Upload) -> Path:
+        """Its place on the disk; with a bucket only while somebody here works with it (`fetch_upload`)."""
         return self.uploads / f"{upload.id}{_suffix(upload.filename)}"
 
     def job(self, job_id: str) -> Path:
@@ -59,21 +81,80 @@ class Files:
                 retryable=True,
             )
 
-    def artifact(self, job_id: str, path: str) -> Path | None:
-        """The file of an artifact, or None if it is not (or no longer) a regular file inside the run folder."""
-        run = self.run(job_id).resolve()
-        file = run.joinpath(*PurePosixPath(path).parts).resolve()
-        return file if file.is_relative_to(run) and file.is_file() else None
+    def probe(self) -> None:
+        """Raise OSError if the disk cannot be written or the bucket does not answer."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / ".probe").write_bytes(b"dpdy")  # it stays: the next probe writes the same file
+        if self.bucket:
+            self.bucket.check()
+
+    # ---- uploads
+
+    def keep_upload(self, part: Path, upload: Upload) -> None:
+        """Give a received file its place. With a bucket the copy on this disk stays until `release_upload`."""
+        if self.bucket:
+            self.bucket.put(self._upload_key(upload), part.open("rb"), upload.sha256)
+        part.replace(self.upload(upload))
+
+    def fetch_upload(self, upload: Upload) -> Path:
+        """The upload as a file on this disk."""
+        file = self.upload(upload)
+        if self.bucket and not file.exists():
+            self.bucket.fetch(self._upload_key(upload), file, upload.sha256)
+        return file
+
+    def release_upload(self, upload: Upload) -> None:
+        """Nobody here works with it any more: with a bucket, its copy on this disk goes."""
+        if self.bucket:
+            self.upload(upload).unlink(missing_ok=True)
+
+    def remove_upload(self, upload: Upload) -> None:
+        self.upload(upload).unlink(missing_ok=True)
+        if self.bucket:
+            self.bucket.remove([self._upload_key(upload)])
+
+    def stored_upload(self, upload: Upload) -> Stored | None:
+        """The bytes of an upload, or None if they are gone."""
+        return self._object(self._upload_key(upload)) if self.bucket else _file(self.upload(upload))
+
+    def _upload_key(self, upload: Upload) -> str:
+        return f"uploads/{upload.id}{_suffix(upload.filename)}"
+
+    # ---- jobs
+
+    def artifact(self, row: Artifact) -> Stored | None:
+        """The bytes of an artifact, or None if they are gone, or no regular file inside the run folder."""
+        if self.bucket:
+            return self._object(row.object_key) if row.object_key else None
+        run = self.run(row.job_id).resolve()
+        file = run.joinpath(*PurePosixPath(row.path).parts).resolve()
+        return _file(file) if file.is_relative_to(run) else None
+
+    def _object(self, key: str) -> Stored | None:
+        assert self.bucket is not None
+        bucket, found = self.bucket, self.bucket.stat(key)
+        if found is None:
+            return None
+        return Stored(found.size, found.modified.timestamp(), lambda start, stop: bucket.read(key, start, stop))
 
     def remove_job(self, job: Job, artifacts: Iterable[Artifact]) -> dict[str, Any]:
         """Delete all files of a job; the receipt names each with its size and, where it was recorded, its hash."""
         folder = self.job(job.id)
-        hashes = {artifact.path: artifact.sha256 for artifact in artifacts}
+        rows = list(artifacts)
+        hashes = {f"run/{row.path}": row.sha256 for row in rows}
         removed: list[dict[str, Any]] = []
-        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-            relative = file.relative_to(folder).as_posix()
-            digest = hashes.get(relative.removeprefix("run/"))
-            removed.append({"path": relative, "size": file.stat().st_size, "sha256": digest})
+        if self.bucket:
+            names = {row.object_key: f"run/{row.path}" for row in rows}
+            prefix = f"jobs/{job.id}/"
+            for found in list(self.bucket.objects(prefix)):
+                path = names.get(found.key, found.key.removeprefix(prefix))
+                removed.append({"path": path, "size": found.size, "sha256": hashes.get(path), "key": found.key})
+            self.bucket.abort(self.bucket.unfinished(prefix))
+            self.bucket.remove(entry.pop("key") for entry in removed)
+        else:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+                relative = file.relative_to(folder).as_posix()
+                removed.append({"path": relative, "size": file.stat().st_size, "sha256": hashes.get(relative)})
         if folder.exists():
             shutil.rmtree(folder)
         total = sum(entry["size"] for entry in removed)
@@ -86,43 +167,67 @@ class Files:
         }
 
 
+def make_files(settings: Settings, owner: str = "api") -> Files:
+    """The storage of the settings. With a bucket each `owner` of this machine has a scratch folder of its own."""
+    if settings.bucket_url is None:
+        return Files(settings.storage, settings.min_free_bytes)
+    from api.bucket import Bucket  # boto3 takes time and memory that a folder does not need
+
+    return Files(settings.scratch_folder / owner, settings.min_free_bytes, Bucket(settings.bucket_url))
+
+
+def claim_scratch(files: Files) -> int | None:
+    """Hold this scratch for as long as the process lives, and remove those whose processes are gone."""
+    if files.bucket is None:
+        return None
+    files.root.mkdir(parents=True, exist_ok=True)
+    mine = _lock(files.root)
+    for other in files.root.parent.iterdir():
+        if other != files.root and (other / ".owner").exists() and (lock := _lock(other)) is not None:
+            shutil.rmtree(other, ignore_errors=True)
+            os.close(lock)
+    return mine
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock on a scratch folder; None if its owner lives."""
+    with suppress(OSError):
+        descriptor = os.open(folder / ".owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+    return None
+
+
+def _file(path: Path) -> Stored | None:
+    if not path.is_file():
+        return None
+    status = path.stat()
+
+    def read(start: int, stop: int) -> Iterator[bytes]:
+        return _chunks(path, start, stop)
+
+    return Stored(status.st_size, status.st_mtime, read)
+
+
+def _chunks(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    file = path.open("rb")
+    file.seek(start)
+
+    def chunks() -> Iterator[bytes]:
+        left = stop - start
+        with file:
+            while left and (chunk := file.read(min(CHUNK, left))):
+                left -= len(chunk)
+                yield chunk
+
+    return chunks()
+
+
 def _suffix(filename: str) -> str:
     """The user's suffix if it is harmless: readers of videos and archives look at it."""
     suffix = PurePosixPath(filename).suffix.lower()
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
-
-
-class _Pipe:
-    """A write-only stream that keeps what was written until it is taken."""
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self._chunks.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None: ...
-
-    def take(self) -> bytes:
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        return data
-
-
-def stream_zip(members: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
-    """The bytes of a zip of the files, made on the way; it only stores, as videos and pictures are compressed."""
-    pipe = _Pipe()
-    with ZipFile(pipe, "w", ZIP_STORED) as archive:  # type: ignore[call-overload]  # a stream without seek is enough
-        for name, path in members:
-            with path.open("rb") as source, archive.open(_zip_entry(name, path), "w", force_zip64=True) as target:
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
-                    yield pipe.take()
-    yield pipe.take()
-
-
-def _zip_entry(name: str, path: Path) -> ZipInfo:
-    entry = ZipInfo.from_file(path, name, strict_timestamps=False)
-    entry.compress_type = ZIP_STORED
-    return entry

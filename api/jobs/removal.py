@@ -39,7 +39,7 @@ def remove_upload(sessions: Sessions, files: Files, upload_id: str) -> None:
             detail = f"a study that is open shows upload {upload_id}"
             raise ServiceError(409, "upload-in-use", "The upload is in use", detail, "close the study first")
         session.execute(update(Upload).where(Upload.id == upload_id).values(deleted_at=now()))
-    files.upload(upload).unlink(missing_ok=True)
+    files.remove_upload(upload)
 
 
 def remove_expired(sessions: Sessions, files: Files, part_hours: float = 24.0) -> int:

@@ -112,13 +112,12 @@ def admit(sessions: Sessions, files: Files, received: Received, filename: str, t
         created_at=now(),
         expires_at=now() + timedelta(hours=ttl_hours),
     )
-    target = files.upload(upload)
-    received.part.replace(target)
+    files.keep_upload(received.part, upload)
     try:
         with sessions.begin() as session:
             session.add(upload)
     except BaseException:
-        target.unlink(missing_ok=True)
+        files.remove_upload(upload)
         raise
     return upload
 
@@ -164,11 +163,12 @@ class Checker:
                 upload = queries.upload(session, upload_id)
             if upload is None or upload.state != "checking" or upload.deleted_at:
                 return
-            verdict = self._inspect(self._files.upload(upload))
+            verdict = self._inspect(self._files.fetch_upload(upload))
             if not self._closing.is_set():
                 with self._sessions.begin() as session:
                     wanted = (Upload.id == upload_id, Upload.state == "checking")
                     session.execute(update(Upload).where(*wanted).values(**verdict))
+                self._files.release_upload(upload)
         except Exception:
             log.exception("the check of upload %s broke off; it is taken up again at the next start", upload_id)
 
@@ -206,7 +206,7 @@ class Checker:
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of an engine child: with its limits, without the service's credentials."""
     given = {f"DPDY_{key.upper()}": str(getattr(settings, key)) for key in _ENGINE_LIMITS} | {"PYTHONUNBUFFERED": "1"}
-    secret = ("DPDY_DATABASE_URL", "DPDY_BROKER_URL", "DPDY_STORAGE_URL", "PGPASSWORD", "AWS_")
+    secret = ("DPDY_DATABASE_URL", "DPDY_BROKER_URL", "DPDY_STORAGE_URL", "DPDY_SECRET", "PGPASSWORD", "AWS_")
     return {key: value for key, value in os.environ.items() if not key.startswith(secret)} | given
 
 

@@ -1,16 +1,20 @@
 """What a job made: the list, single files with ranges, and all of it as a zip."""
 
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from api.db import queries
 from api.deps import ServiceDep
 from api.errors import ServiceError
 from api.jobs import states
-from api.jobs.files import stream_zip
+from api.jobs.archive import stream_zip
+from api.jobs.files import Stored
 from api.routes.jobs import existing
+from api.routes.ranged import gone, send
 from api.schemas import ArtifactList, ArtifactOut
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
@@ -37,15 +41,21 @@ def list_artifacts(job_id: str, service: ServiceDep) -> ArtifactList:
 def download_all(job_id: str, service: ServiceDep) -> StreamingResponse:
     """One zip of all files, made while it is sent."""
     with service.sessions() as session:
-        existing(session, job_id)
+        job = existing(session, job_id)
         rows = queries.artifacts(session, job_id)
-    found = [(row.path, service.files.artifact(job_id, row.path)) for row in rows]
-    members = [(path, file) for path, file in found if file is not None]
+
+    def members() -> Iterator[tuple[str, Stored]]:
+        for row in rows:
+            if stored := service.files.artifact(row):
+                yield row.path, stored
+            elif job.state in states.TERMINAL:
+                raise FileNotFoundError(f"{row.path} of job {job_id} was deleted during the download")
+
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.zip"'}
-    return StreamingResponse(stream_zip(members), media_type="application/zip", headers=headers)
+    return StreamingResponse(stream_zip(members()), media_type="application/zip", headers=headers)
 
 
-@router.get("/{job_id}/artifacts/{path:path}", summary="Download one artifact", response_class=FileResponse)
+@router.get("/{job_id}/artifacts/{path:path}", summary="Download one artifact", response_class=Response)
 @router.head("/{job_id}/artifacts/{path:path}", include_in_schema=False)
 def download(
     job_id: str,
@@ -58,19 +68,12 @@ def download(
     with service.sessions() as session:
         job = existing(session, job_id)
         row = queries.artifact(session, job_id, path)
-    file = service.files.artifact(job_id, path) if row else None
-    if row is None or file is None:
+    if row is None:
         raise ServiceError(404, "not-found", "There is no such artifact", f"job {job_id} has no file {path!r}")
-    headers = dict(SANDBOX)
-    if job.state in states.TERMINAL and file.stat().st_size == row.size:
-        headers["ETag"] = f'"{row.sha256}"'
-        if headers["ETag"] in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
-            return Response(status_code=304, headers=headers)
+    stored = service.files.artifact(row)
+    if stored is None:
+        raise gone(f"the file {path!r} of job {job_id} was there and is no more")
+    final = row.object_key is not None or (job.state in states.TERMINAL and stored.size == row.size)
+    etag = f'"{row.sha256}"' if final else None
     shown = row.media_type.startswith(SHOWN) and not as_file
-    return FileResponse(
-        file,
-        media_type=row.media_type,
-        headers=headers,
-        filename=file.name,
-        content_disposition_type="inline" if shown else "attachment",
-    )
+    return send(request, stored, row.media_type, SANDBOX, etag, PurePosixPath(path).name, shown)

@@ -72,8 +72,7 @@ def _database(service: Service) -> str:
 def _storage(service: Service) -> str:
     try:
         service.files.check_space()
-        probe = service.files.root / ".probe"
-        probe.touch()
+        service.files.probe()
     except (ServiceError, OSError) as error:
         return str(error)
     return "ok"

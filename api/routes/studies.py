@@ -2,17 +2,17 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
-from starlette.responses import FileResponse
 
 from api.cursor import read_cursor, write_cursor
 from api.db import queries
 from api.db.models import Study, StudyClip, StudyVoter
 from api.deps import ServiceDep
 from api.errors import ServiceError, not_found
-from api.jobs.files import Files
+from api.jobs.files import Files, Stored
 from api.routes.artifacts import SANDBOX
+from api.routes.ranged import send
 from api.studies import service as studies
 from api.studies.results import results, votes_csv
 from api.studies.schemas import BallotOut, PairOut, ResultsOut, StudyOut, StudyPage, StudyRequest, VoteRequest
@@ -66,9 +66,11 @@ def ballot(study_id: str, voter_id: str, service: ServiceDep) -> BallotOut:
         return _ballot(session, studies.voter_of(session, _existing(session, study_id), voter_id))
 
 
-@router.get("/{study_id}/pairs/{pair_id}/{side}", summary="A clip of a pair", response_class=FileResponse)
+@router.get("/{study_id}/pairs/{pair_id}/{side}", summary="A clip of a pair", response_class=Response)
 @router.head("/{study_id}/pairs/{pair_id}/{side}", include_in_schema=False)
-def clip(study_id: str, pair_id: str, side: Literal["left", "right"], service: ServiceDep) -> FileResponse:
+def clip(
+    study_id: str, pair_id: str, side: Literal["left", "right"], request: Request, service: ServiceDep
+) -> Response:
     """The video, with `Range`. Neither address nor headers tell whose it is."""
     with service.sessions() as session:
         _existing(session, study_id)
@@ -76,9 +78,9 @@ def clip(study_id: str, pair_id: str, side: Literal["left", "right"], service: S
         if pair is None:
             raise not_found("pair", pair_id)
         shown = session.get_one(StudyClip, pair.second_id if (side == "left") == pair.swapped else pair.first_id)
-        file, media_type = _file(session, service.files, shown)
-    headers = SANDBOX | {"Cache-Control": "private, max-age=3600", "ETag": f'"{pair_id}-{side}"'}
-    return FileResponse(file, media_type=media_type, headers=headers, filename=side, content_disposition_type="inline")
+        stored, media_type = _clip(session, service.files, shown)
+    headers = SANDBOX | {"Cache-Control": "private, max-age=3600"}
+    return send(request, stored, media_type, headers, f'"{pair_id}-{side}"', side)
 
 
 @router.post("/{study_id}/votes", status_code=201, summary="Vote")
@@ -144,16 +146,14 @@ def _ballot(session: Session, voter: StudyVoter) -> BallotOut:
     return BallotOut(voter=voter.id, done=done, total=total, pair=shown)
 
 
-def _file(session: Session, files: Files, shown: StudyClip) -> tuple[str, str]:
-    """Path and media type of a clip's video. Raises 404 if its job or upload is gone."""
+def _clip(session: Session, files: Files, shown: StudyClip) -> tuple[Stored, str]:
+    """Bytes and media type of a clip's video. Raises 404 if its job or upload is gone."""
+    stored, media_type = None, ""
     if shown.upload_id:
-        upload = queries.upload(session, shown.upload_id)
-        file, media_type = (files.upload(upload), upload.media_type) if upload else (None, "")
-    else:
-        artifact = queries.artifact(session, shown.job_id or "", shown.path or "")
-        file, media_type = (
-            (files.artifact(artifact.job_id, artifact.path), artifact.media_type) if artifact else (None, "")
-        )
-    if file is None or not file.is_file():
+        if upload := queries.upload(session, shown.upload_id):
+            stored, media_type = files.stored_upload(upload), upload.media_type
+    elif artifact := queries.artifact(session, shown.job_id or "", shown.path or ""):
+        stored, media_type = files.artifact(artifact), artifact.media_type
+    if stored is None:
         raise ServiceError(404, "not-found", "The clip is gone", "what this pair compares was deleted")
-    return str(file), media_type
+    return stored, media_type

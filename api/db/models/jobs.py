@@ -132,6 +132,7 @@ class Artifact(Base):
     stage: Mapped[str | None] = mapped_column(String(20))
     attempt: Mapped[int]
     created_at: Mapped[datetime]
+    object_key: Mapped[str | None] = mapped_column(String(200))  # in the bucket; none: a file of the run folder
 
 
 class IdempotencyKey(Base):
