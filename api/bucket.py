@@ -25,7 +25,7 @@ _TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, m
 _MISSING = ("404", "NoSuchKey", "NotFound")
 
 
-class DamagedObject(Exception):
+class DamagedObject(ValueError):
     """An object that is not what it was stored as."""
 
 
@@ -99,9 +99,15 @@ class Bucket:
         """Download to `target`, which is there only when it is whole. Raises DamagedObject for another hash."""
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.fetched")
+        where = {"Bucket": self._name, "Key": self._prefix + key}
         try:
             with _errors(key), partial.open("wb") as file:
-                self._client.download_fileobj(self._name, self._prefix + key, file, Config=_TRANSFER)
+                found = self._client.get_object(**where)
+                with found["Body"] as body:
+                    if small := found["ContentLength"] <= PART:
+                        file.write(body.read())
+                if not small:
+                    self._client.download_fileobj(*where.values(), file, Config=_TRANSFER)
             if sha256_file(partial) != sha256:
                 raise DamagedObject(f"{key} does not have the hash that it was stored with")
             partial.replace(target)

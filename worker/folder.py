@@ -36,13 +36,28 @@ def prepare(job: Job, run: RunDir, settings: Settings, sessions: Sessions, files
     for name, document in zip(job.config["render"]["paths"], job.camera_paths, strict=False):
         if isinstance(document, dict):
             write_json(run.root / name, document)
-    if not run.config_file.exists():
-        with sessions() as session:
-            upload = queries.upload(session, job.upload_id or "")
-        if upload is None or upload.deleted_at:
-            raise BadInput(f"upload {job.upload_id} is gone", "upload the capture again")
-        run.write_config(RunConfig.model_validate(job.config), files.upload(upload), {"dpdy": __version__})
+    if files.bucket or not run.config_file.exists():
+        _give_capture(job, run, sessions, files)
     return [*settings.engine, "run", str(run.root), "--attempt", str(job.attempt), *progress]
+
+
+def _give_capture(job: Job, run: RunDir, sessions: Sessions, files: Files) -> None:
+    """Write the settings with the place of the upload; fetch it, unless the run has the capture in it already."""
+    with sessions() as session:
+        upload = queries.upload(session, job.upload_id or "")
+    if upload is None:
+        raise BadInput(f"upload {job.upload_id} is gone", "upload the capture again")
+    config, environment = RunConfig.model_validate(job.config), {"dpdy": __version__}
+    if run.config_file.exists():  # of another worker, whose scratch was elsewhere
+        config, environment = run.read_config()[0], read_json(run.config_file)["environment"]
+    if run.stage_record("ingest") is None:
+        if upload.deleted_at:
+            raise BadInput(f"upload {job.upload_id} is gone", "upload the capture again")
+        try:
+            files.fetch_upload(upload)
+        except (FileNotFoundError, ValueError) as error:
+            raise BadInput(f"upload {upload.id} is lost or damaged", "upload the capture again") from error
+    run.write_config(config, files.upload(upload), environment)
 
 
 def save_memory(job: Job, run: RunDir) -> dict[str, str]:

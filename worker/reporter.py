@@ -7,6 +7,7 @@ costs no event that matters, and no event waits for the database.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,22 @@ from worker.lease import Lease
 log = logging.getLogger(__name__)
 
 MOST_WARNINGS = 100
+Keep = Callable[[list[Artifact]], list[Artifact]]
 MOST_PENDING = 1000
 
 
 class JobReporter:
     """Keeps one attempt's row up to date. Use as a context manager around the attempt."""
 
-    def __init__(self, job: Job, run: Path, settings: Settings, sessions: Sessions, lease: Lease) -> None:
+    def __init__(self, job: Job, run: Path, settings: Settings, sessions: Sessions, lease: Lease, keep: Keep) -> None:
+        """`keep` stores the files of artifacts, and returns those that are stored."""
         self.problem: dict[str, Any] | None = None
         self._job_id, self._attempt = job.id, job.attempt
         self._run = run
         self._settings = settings
         self._sessions = sessions
         self._lease = lease
+        self._keep = keep
         self._lock = threading.Lock()
         self._stages = [dict(stage) for stage in job.stages]
         self._stage: str | None = None
@@ -157,10 +161,11 @@ class JobReporter:
                 "eta_seconds": self._eta(),
                 "warnings": self._warnings[:],
             }
+        kept = self._keep(previews)
         with self._sessions.begin() as session:
             mine = service.record(session, self._job_id, self._attempt, events, **values)
             if mine:
-                for preview in previews:
+                for preview in kept:
                     session.merge(preview)
         with self._lock:
             self._pending = [event for event in self._pending if not any(event is sent for sent in events)]

@@ -1,6 +1,7 @@
 """One attempt from claim to end: the table of contents of the worker."""
 
 import logging
+import shutil
 import threading
 
 from sqlalchemy import delete
@@ -11,7 +12,7 @@ from api.db import queries
 from api.db.models import Artifact, Job
 from api.db.session import Sessions
 from api.jobs import faults, service, states
-from api.jobs.files import Files
+from api.jobs.files import claim_scratch, make_files
 from api.jobs.logs import JobLog
 from api.jobs.outbox import deliver
 from api.jobs.queue import JobQueue
@@ -24,6 +25,7 @@ from dpdy_core.rundir import RunDir
 from worker.devices import Gpu, Seat, list_gpus, take_seat
 from worker.folder import LESS_MEMORY, collect_artifacts, prepare, read_metrics, save_memory
 from worker.lease import Lease
+from worker.mirror import Mirror
 from worker.reporter import JobReporter
 from worker.supervisor import Outcome, Stop, supervise
 from worker.verdict import Verdict, judge
@@ -42,7 +44,8 @@ class Runner:
         self.sessions = sessions
         self.queue = queue
         self.worker_id = worker_id
-        self.files = Files(settings.storage, settings.min_free_bytes)
+        self.files = make_files(settings, worker_id)
+        self._scratch = claim_scratch(self.files)  # a lock, held while this process lives
         self.gpus = list_gpus()
         self.stopping = threading.Event()
         self.unfit = ""  # why this worker must not take jobs, as long as it is so
@@ -73,8 +76,7 @@ class Runner:
         if self.gpus_gone:
             self.unfit = "its GPUs are gone"
         try:
-            self.files.root.mkdir(parents=True, exist_ok=True)
-            (self.files.root / ".probe").write_bytes(b"dpdy")  # it stays: /readyz touches the same file
+            self.files.probe()
         except OSError as error:
             self.unfit = f"the storage cannot be written ({error.strerror})"
         if self.unfit and self.unfit != before:
@@ -98,6 +100,11 @@ class Runner:
         """Claim nothing more; the running child checkpoints and its job goes back to the queue."""
         self.stopping.set()
 
+    def close(self) -> None:
+        """Leave nothing in a scratch folder of our own."""
+        if self._scratch is not None and not self._busy.locked():
+            shutil.rmtree(self.files.root, ignore_errors=True)
+
     def wait_idle(self, seconds: float) -> bool:
         """Wait for the running attempt to end; False if it did not."""
         idle = self._busy.acquire(timeout=seconds)
@@ -110,19 +117,25 @@ class Runner:
         journal = JobLog(self.files.log(job.id), job.attempt, self.settings.max_log_bytes)
         journal.write(f"attempt {job.attempt} starts on {self.worker_id}", "worker")
         artifacts: list[Artifact] = []
-        with Lease(job, self.settings, self.sessions, self.stopping) as lease:
+        with (
+            Lease(job, self.settings, self.sessions, self.stopping) as lease,
+            Mirror(job, self.files, self.settings, self.sessions, lease) as mirror,
+        ):
             try:
-                with JobReporter(job, run.root, self.settings, self.sessions, lease) as reporter:
+                mirror.begin(job.parent_id, lambda text: journal.write(text, "worker"))
+                with JobReporter(job, run.root, self.settings, self.sessions, lease, mirror.keep) as reporter:
                     outcome = self._supervise(job, run, reporter, journal, lease, seat)
                 verdict = judge(outcome, reporter.problem)
                 if outcome.stop == "lost" or not self._still_mine(lease):
                     log.warning("job %s: another worker has taken over attempt %s", job.id, job.attempt)
                     return
                 artifacts = collect_artifacts(job, run, outcome.code)
+                mirror.finish(verdict.state == states.SUCCEEDED, self.stopping, STOPPING_PATIENCE)
+                artifacts = mirror.keep(artifacts)
             except Exception as error:
                 verdict = self._blame(job, error)
             state = self._conclude(job, run, verdict, artifacts)
-        journal.write(f"attempt {job.attempt} ended: {state or 'taken over'}", "worker")
+            journal.write(f"attempt {job.attempt} ended: {state or 'taken over'}", "worker")
         log.info("job %s: attempt %s ended: %s", job.id, job.attempt, state or "taken over")
         if state == states.QUEUED:
             deliver(self.sessions, self.queue)

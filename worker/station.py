@@ -72,6 +72,7 @@ class Station:
         self.runner.wait_idle(self._settings.grace_seconds + 15)
         for thread in self._threads:
             thread.join(timeout=5)
+        self.runner.close()
         try:
             with self._sessions.begin() as session:
                 if row := session.get(Worker, self.worker_id):

@@ -92,12 +92,16 @@ class Files:
 
     def keep_upload(self, part: Path, upload: Upload) -> None:
         """Give a received file its place. With a bucket the copy on this disk stays until `release_upload`."""
-        if self.bucket:
-            self.bucket.put(self._upload_key(upload), part.open("rb"), upload.sha256)
-        part.replace(self.upload(upload))
+        try:
+            if self.bucket:
+                self.bucket.put(self._upload_key(upload), part.open("rb"), upload.sha256)
+            part.replace(self.upload(upload))
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     def fetch_upload(self, upload: Upload) -> Path:
-        """The upload as a file on this disk."""
+        """The upload as a file on this disk. Raises FileNotFoundError or ValueError for one lost or damaged."""
         file = self.upload(upload)
         if self.bucket and not file.exists():
             self.bucket.fetch(self._upload_key(upload), file, upload.sha256)
@@ -144,13 +148,14 @@ class Files:
         hashes = {f"run/{row.path}": row.sha256 for row in rows}
         removed: list[dict[str, Any]] = []
         if self.bucket:
-            names = {row.object_key: f"run/{row.path}" for row in rows}
             prefix = f"jobs/{job.id}/"
-            for found in list(self.bucket.objects(prefix)):
-                path = names.get(found.key, found.key.removeprefix(prefix))
-                removed.append({"path": path, "size": found.size, "sha256": hashes.get(path), "key": found.key})
+            objects = list(self.bucket.objects(prefix))
+            for found in objects:
+                paths = [f"run/{row.path}" for row in rows if row.object_key == found.key]  # equal files share one
+                for path in paths or [found.key.removeprefix(prefix)]:
+                    removed.append({"path": path, "size": found.size, "sha256": hashes.get(path)})
             self.bucket.abort(self.bucket.unfinished(prefix))
-            self.bucket.remove(entry.pop("key") for entry in removed)
+            self.bucket.remove(found.key for found in objects)
         else:
             for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
                 relative = file.relative_to(folder).as_posix()

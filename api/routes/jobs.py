@@ -15,7 +15,7 @@ from api.deps import IdempotencyKey, Service, ServiceDep
 from api.errors import ServiceError, not_found
 from api.jobs import service as jobs
 from api.jobs import states
-from api.jobs.logs import read_log
+from api.jobs.logs import read_job_log
 from api.jobs.outbox import deliver
 from api.jobs.removal import remove_job
 from api.jobs.submission import make_once, render_job, train_job
@@ -137,7 +137,7 @@ def logs(
     """The log of all attempts; give `next_cursor` as `after` to go on."""
     with service.sessions() as session:
         existing(session, job_id)
-    lines, cursor = read_log(service.files.log(job_id), after, limit)
+    lines, cursor = read_job_log(service.files, job_id, after, limit)
     return LogPage.model_validate({"items": lines, "next_cursor": str(cursor)})
 
 
