@@ -13,7 +13,7 @@ import httpx
 from sqlalchemy import make_url
 
 from api.db.session import make_engine, make_sessions
-from api.jobs.files import Files
+from api.jobs.files import make_files
 from api.settings import Settings
 from migrations import upgrade
 from tests.harness import Document, steer, submit, upload
@@ -88,12 +88,12 @@ class Production:
         settings = Settings(_env_file=None, **{k: v for k, v in values.items() if k in FROM_ENVIRONMENT})  # type: ignore[call-arg,arg-type]
         engine = make_engine(settings.database)
         try:
-            return check(make_sessions(engine), Files(settings.storage), settings)
+            return check(make_sessions(engine), make_files(settings), settings)
         finally:
             engine.dispose()
 
 
-FROM_ENVIRONMENT = ("database_url", "storage_url", "max_attempts", "max_interruptions")
+FROM_ENVIRONMENT = ("database_url", "storage_url", "scratch", "max_attempts", "max_interruptions")
 
 
 def make_production(postgres_url: str, redis_url: str, data: Path, **variables: str) -> Production:

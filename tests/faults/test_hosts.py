@@ -1,0 +1,127 @@
+"""Several hosts: real workers with a disk of their own each, sharing PostgreSQL, Redis and a real S3 server."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dpdy_core.rundir import read_json
+from tests.harness import Document, job_when
+from tests.production import Production, gone, make_production
+from tests.servers import wait_for
+from worker.invariants import Violation
+
+PUBLISH = "0.5"
+
+
+@pytest.fixture
+def hosts(postgres_url: str, redis_url: str, s3_url: str, tmp_path: Path) -> Iterator[Production]:
+    """The production form over a bucket; its invariants are checked when nothing runs any more."""
+    variables = {
+        "DPDY_STORAGE_URL": s3_url,
+        "DPDY_SCRATCH": str(tmp_path / "api"),
+        "DPDY_DATA": str(tmp_path / "api"),
+        "DPDY_PUBLISH_SECONDS": PUBLISH,
+    }
+    production = make_production(postgres_url, redis_url, tmp_path, **variables)
+    yield production
+    found: list[Violation] = production.violations()
+    assert found == []
+
+
+@contextmanager
+def host(fleet: Production, name: str, publish: str = PUBLISH) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that shares no folder with the others."""
+    place = str(fleet.data / name)
+    variables = {"DPDY_SCRATCH": place, "DPDY_DATA": place, "DPDY_PUBLISH_SECONDS": publish}
+    with fleet.worker(variables=variables) as running:
+        yield running
+
+
+def where(fleet: Production, job_id: str, attempt: int) -> tuple[str, Document]:
+    """On which host an attempt has begun its scene, and what it says of it."""
+
+    def look() -> list[Path]:
+        return list(fleet.data.glob(f"*/*/jobs/{job_id}/run/starts/{attempt}.json"))
+
+    (file,) = wait_for(look, 30)
+    document: Document = read_json(file)
+    return file.relative_to(fleet.data).parts[0], document
+
+
+def whole(http: httpx.Client, job_id: str) -> set[str]:
+    """All artifacts, downloaded, with the hashes that are promised."""
+    items = http.get(f"/v1/jobs/{job_id}/artifacts").json()["items"]
+    for item in items:
+        assert hashlib.sha256(http.get(item["url"]).content).hexdigest() == item["sha256"], item["path"]
+    return {item["path"] for item in items}
+
+
+def step_reached(http: httpx.Client, job_id: str) -> int:
+    stages = http.get(f"/v1/jobs/{job_id}").json()["stages"]
+    return next(stage["step"] or 0 for stage in stages if stage["name"] == "scene")
+
+
+@pytest.mark.faults
+@pytest.mark.fault("F2")
+def test_a_host_is_lost_with_its_disk(hosts: Production) -> None:
+    """SIGKILL of a worker on one of three hosts, its disk lost: another host goes on from the stored checkpoint."""
+    with hosts.api() as http, ExitStack() as stack:
+        workers = {name: stack.enter_context(host(hosts, name)) for name in ("one", "two", "three")}
+        job = hosts.submit(steps=120, sleep=0.05)
+        first, start = where(hosts, job["id"], 1)
+        wait_for(lambda: step_reached(http, job["id"]) >= 60, 30)
+        os.kill(workers[first].pid, signal.SIGKILL)
+        wait_for(lambda: gone(start["pid"]), 5)
+        shutil.rmtree(hosts.data / first, ignore_errors=True)
+        second, again = where(hosts, job["id"], 2)
+        assert second != first
+        assert again["first"] >= 30  # of 60 and more; stored every half second, or ten steps
+        assert job_when(http, job["id"], "succeeded", seconds=40)["attempt"] == 2
+        assert {"renders/orbit.mp4", "starts/1.json", "starts/2.json"} <= whole(http, job["id"])
+
+
+@pytest.mark.faults
+@pytest.mark.fault("F3")
+def test_a_drained_host_hands_its_job_over(hosts: Production) -> None:
+    """SIGTERM of a worker on a host of its own: not a step is lost, another host goes on, no scratch is left."""
+    with hosts.api() as http, ExitStack() as stack:
+        leaving = stack.enter_context(host(hosts, "one", publish="600"))  # it stores only what it must
+        job = hosts.submit(steps=120, sleep=0.05)
+        where(hosts, job["id"], 1)
+        wait_for(lambda: step_reached(http, job["id"]) >= 20, 30)
+        stack.enter_context(host(hosts, "two"))
+        reached = step_reached(http, job["id"])
+        leaving.terminate()
+        leaving.wait(20)
+        second, again = where(hosts, job["id"], 2)
+        assert (second, again["first"] >= reached) == ("two", True)
+        assert list((hosts.data / "one").glob("*/jobs")) == []
+        assert job_when(http, job["id"], "succeeded", seconds=40)["attempt"] == 2
+        whole(http, job["id"])
+
+
+@pytest.mark.faults
+@pytest.mark.fault("F5")
+def test_a_frozen_host_comes_back(hosts: Production) -> None:
+    """SIGSTOP of a worker with a disk of its own, past its lease: what it then stores does not count."""
+    with hosts.api() as http, ExitStack() as stack:
+        workers = {name: stack.enter_context(host(hosts, name)) for name in ("one", "two")}
+        job = hosts.submit(steps=160, sleep=0.05)
+        first, _ = where(hosts, job["id"], 1)
+        wait_for(lambda: step_reached(http, job["id"]) >= 40, 30)
+        os.kill(workers[first].pid, signal.SIGSTOP)
+        try:
+            second, _ = where(hosts, job["id"], 2)
+            assert second != first
+        finally:
+            os.kill(workers[first].pid, signal.SIGCONT)
+        assert job_when(http, job["id"], "succeeded", seconds=60)["attempt"] == 2
+        assert "starts/2.json" in whole(http, job["id"])
