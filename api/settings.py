@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
@@ -69,6 +69,11 @@ class Settings(BaseSettings):
         15.0, gt=0, description="with s3://: between two looks of a worker for checkpoints and files to store"
     )
 
+    secret: SecretStr | None = Field(
+        None, min_length=32, description="signs download links, the same for all APIs; none: made and kept in `data`"
+    )
+    link_seconds: float = Field(900.0, gt=0, description="how long a signed download link can be used")
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str | None) -> str | None:
@@ -85,7 +90,7 @@ class Settings(BaseSettings):
             raise ValueError("use file:///folder or s3://bucket/prefix")
         return value or None
 
-    @field_validator("broker_url", "prior", mode="after")
+    @field_validator("broker_url", "prior", "scratch", "secret", mode="before")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
