@@ -17,6 +17,7 @@ from torch import Tensor
 from dpdy_core.rundir import read_json, sha256_file, write_atomic, write_json
 
 KEPT = 2
+FORMAT = 1  # of what is in a checkpoint and how it is named: another version's is refused, and its stage begins anew
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, step: int, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write the checkpoint of `step`, then remove all but the last two, and what kills left of others."""
+    """Write the checkpoint of `step`, then remove all but it and the one before, and what kills left of others.
+
+    One of a later step is none of ours: it was made by another version, or for other settings.
+    """
     numbers, record = _files(folder, step)
     contents = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -38,8 +42,9 @@ def save_checkpoint(folder: Path, step: int, header: dict[str, Any], tensors: di
         partial.chmod(0o644)  # safetensors makes files that only their owner can read
 
     write_atomic(numbers, write)
-    write_json(record, {**header, "step": step, "sha256": sha256_file(numbers)})
-    kept = {path for newest in _steps(folder)[:KEPT] for path in _files(folder, newest)}
+    write_json(record, {**header, "format": FORMAT, "step": step, "sha256": sha256_file(numbers)})
+    ours = [earlier for earlier in _steps(folder) if earlier <= step]
+    kept = {path for newest in ours[:KEPT] for path in _files(folder, newest)}
     for pattern in ("step_*.json", "step_*.safetensors", ".step_*.partial.*"):
         for path in folder.glob(pattern):
             if path not in kept:
@@ -49,17 +54,32 @@ def save_checkpoint(folder: Path, step: int, header: dict[str, Any], tensors: di
 def newest_checkpoint(
     folder: Path, identity: Any = None, warn: Callable[[str], None] | None = None
 ) -> Checkpoint | None:
-    """The newest checkpoint that is whole and, if `identity` is given, was made for it; None if there is none."""
+    """The newest checkpoint that is whole and, if `identity` is given, was made for it; None if there is none.
+
+    `warn` hears of those that are damaged, or of another format: they may be of another version that still runs.
+    """
     for step in _steps(folder):
         numbers, record = _files(folder, step)
         try:
             header = read_json(record)
             if identity is not None and header["identity"] != identity:
                 continue
+            if (found := header.get("format", 1)) != FORMAT:
+                if warn is not None:
+                    warn(f"the checkpoint of step {step} has format {found} of another version, not {FORMAT}: not used")
+                continue
             if header["sha256"] != sha256_file(numbers):
                 raise ValueError("its hash is wrong")
             return Checkpoint(step, header, load_file(numbers))
-        except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError, SafetensorError) as error:
+        except (
+            OSError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            json.JSONDecodeError,
+            SafetensorError,
+        ) as error:
             if warn is not None:
                 warn(f"the checkpoint of step {step} is damaged ({error}); an older one is used")
     return None

@@ -19,7 +19,10 @@ LESS_MEMORY = "render.chunk halved, expandable segments"
 
 
 def prepare(job: Job, run: RunDir, settings: Settings, sessions: Sessions, files: Files) -> list[str]:
-    """Write what the child reads, and return its command. Raises BadInput if the job's upload is gone."""
+    """Write what the child reads, and return its command.
+
+    Raises BadInput if the job's upload is gone, ValidationError for settings of another version.
+    """
     run.renders.mkdir(parents=True, exist_ok=True)
     pulse = str(round(SILENCE * settings.lease_seconds, 3))
     progress = ["--progress", "json", "--supervised", "--pulse", pulse]
@@ -33,21 +36,22 @@ def prepare(job: Job, run: RunDir, settings: Settings, sessions: Sessions, files
         options = [f"--{key}={job.config[key]}" for key in ("fps", "width") if job.config[key] is not None]
         parent = str(files.run(job.parent_id or ""))
         return [*settings.engine, "render", parent, "--path", path, "--out", out, *options, *progress]
+    config = RunConfig.model_validate(job.config)
     for name, document in zip(job.config["render"]["paths"], job.camera_paths, strict=False):
         if isinstance(document, dict):
             write_json(run.root / name, document)
     if files.bucket or not run.config_file.exists():
-        _give_capture(job, run, sessions, files)
+        _give_capture(job, config, run, sessions, files)
     return [*settings.engine, "run", str(run.root), "--attempt", str(job.attempt), *progress]
 
 
-def _give_capture(job: Job, run: RunDir, sessions: Sessions, files: Files) -> None:
+def _give_capture(job: Job, config: RunConfig, run: RunDir, sessions: Sessions, files: Files) -> None:
     """Write the settings with the place of the upload; fetch it, unless the run has the capture in it already."""
     with sessions() as session:
         upload = queries.upload(session, job.upload_id or "")
     if upload is None:
         raise BadInput(f"upload {job.upload_id} is gone", "upload the capture again")
-    config, environment = RunConfig.model_validate(job.config), {"dpdy": __version__}
+    environment = {"dpdy": __version__}
     if run.config_file.exists():  # of another worker, whose scratch was elsewhere
         config, environment = run.read_config()[0], read_json(run.config_file)["environment"]
     if run.stage_record("ingest") is None:

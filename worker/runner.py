@@ -4,6 +4,7 @@ import logging
 import shutil
 import threading
 
+from pydantic import ValidationError
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from api.jobs.queue import JobQueue
 from api.jobs.removal import remove_job
 from api.jobs.uploads import child_environment
 from api.settings import Settings
+from dpdy_core import __version__
 from dpdy_core.errors import DpdyError
 from dpdy_core.faults import tell
 from dpdy_core.rundir import RunDir
@@ -48,6 +50,7 @@ class Runner:
         self._scratch = claim_scratch(self.files)  # a lock, held while this process lives
         self.gpus = list_gpus()
         self.stopping = threading.Event()
+        self._beyond: set[str] = set()  # jobs with settings of another version: left to workers of that version
         self.unfit = ""  # why this worker must not take jobs, as long as it is so
         self.gpus_gone = False
         self._busy = threading.Lock()
@@ -88,9 +91,9 @@ class Runner:
         if self.stopping.is_set() or self._busy.locked():
             return False
         with self.sessions() as session:
-            waiting = queries.queued_jobs(session, limit=5)
+            waiting = queries.queued_jobs(session, limit=5 + len(self._beyond))
         for job_id in waiting:
-            if self.run(job_id):
+            if job_id not in self._beyond and self.run(job_id):
                 return True
             if self.unfit:
                 break
@@ -174,6 +177,11 @@ class Runner:
         log.error("job %s: attempt %s could not be run", job.id, job.attempt, exc_info=error)
         if isinstance(error, DpdyError):
             return Verdict(states.FAILED, error.problem())
+        if isinstance(error, ValidationError):  # the API checked them: it is of another version than this worker
+            self._beyond.add(job.id)
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+            reason = f"worker {self.worker_id} (version {__version__}) does not know these settings: {wrong}"
+            return Verdict(fault=faults.VERSION, reason=reason)
         known = tell(error)
         fault = faults.REPORTED.get(known.type) if known else None
         reason = f"the worker could not run it ({type(error).__name__}: {error})"

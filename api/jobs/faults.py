@@ -68,7 +68,14 @@ INTERRUPTED = Fault("interrupted", "The run was stopped from outside", "retry go
 WORKER_LOST = Fault(
     "worker-lost", "Its workers were lost", "look at the workers' logs, then retry goes on from there", "machine"
 )
+VERSION = Fault(
+    "version-mismatch",
+    "No worker knows the job's settings",
+    "bring all workers to the version of the API, then retry",
+    "machine",
+    pauses=True,
+)
 NOT_STARTED = Fault("not-started", "The run could not be started", "look at the worker's log, then retry", "job")
 
 REPORTED = {fault.type: fault for fault in (OUT_OF_MEMORY, GPU_LOST, STORAGE_FULL, STORAGE_FAULT, RUN_BUSY)}
-ALL = {f.type: f for f in (*REPORTED.values(), CRASHED, STALLED, INTERRUPTED, WORKER_LOST, NOT_STARTED)}
+ALL = {f.type: f for f in (*REPORTED.values(), CRASHED, STALLED, INTERRUPTED, WORKER_LOST, VERSION, NOT_STARTED)}

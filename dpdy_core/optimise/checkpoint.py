@@ -55,7 +55,7 @@ def load_scene(folder: Path, device: torch.device | str, fall_back: Callable[[st
     """
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
-        raise JobFailed(f"there is no valid checkpoint in {folder.name}/", "run the scene stage again")
+        raise JobFailed(f"there is no valid checkpoint of this version in {folder.name}/", "run the scene stage again")
     try:
         scene = build_scene(checkpoint, device).eval().requires_grad_(False)
     except BadSettings as error:

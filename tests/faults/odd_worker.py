@@ -1,4 +1,8 @@
-"""`dpdy worker` with one thing odd: `clock=SECONDS` (how far it is off) or `visibility=SECONDS` (of the messages)."""
+"""`dpdy worker` with one thing odd.
+
+`clock=SECONDS` (how far it is off), `visibility=SECONDS` (of the messages), or `version=NEXT` (which knows settings
+that this one does not).
+"""
 
 import sys
 from datetime import timedelta
@@ -22,5 +26,17 @@ if what == "visibility":
         return app
 
     celery_app.make_celery = make_impatient
+
+if what == "version":
+    from pydantic import ConfigDict
+
+    from dpdy_core.config import RunConfig
+    from worker import folder, station
+
+    class Newer(RunConfig):
+        model_config = ConfigDict(extra="ignore")
+
+    folder.RunConfig = Newer  # type: ignore[misc]
+    station.__version__ = value
 
 celery_app.run_worker(Settings())

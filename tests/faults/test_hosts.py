@@ -5,20 +5,24 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import make_url, text
 
+from api.db.session import make_engine
 from dpdy_core.rundir import read_json
 from tests.harness import Document, job_when
-from tests.production import Production, gone, make_production
+from tests.production import WORKER, Production, gone, make_production
 from tests.servers import wait_for
 from worker.invariants import Violation
 
 PUBLISH = "0.5"
+ODD = [sys.executable, "-m", "tests.faults.odd_worker"]
 
 
 @pytest.fixture
@@ -37,11 +41,13 @@ def hosts(postgres_url: str, redis_url: str, s3_url: str, tmp_path: Path) -> Ite
 
 
 @contextmanager
-def host(fleet: Production, name: str, publish: str = PUBLISH) -> Iterator[subprocess.Popen[bytes]]:
+def host(
+    fleet: Production, name: str, publish: str = PUBLISH, command: list[str] = WORKER
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker that shares no folder with the others."""
     place = str(fleet.data / name)
     variables = {"DPDY_SCRATCH": place, "DPDY_DATA": place, "DPDY_PUBLISH_SECONDS": publish}
-    with fleet.worker(variables=variables) as running:
+    with fleet.worker(command, variables) as running:
         yield running
 
 
@@ -125,3 +131,50 @@ def test_a_frozen_host_comes_back(hosts: Production) -> None:
             os.kill(workers[first].pid, signal.SIGCONT)
         assert job_when(http, job["id"], "succeeded", seconds=60)["attempt"] == 2
         assert "starts/2.json" in whole(http, job["id"])
+
+
+@pytest.mark.faults
+@pytest.mark.fault("F33")
+def test_a_rolling_upgrade(hosts: Production) -> None:
+    """Old and new workers, a migration in the middle: the job moves on; unknown settings are left to the new one."""
+    database = make_engine(make_url(hosts.environment["DPDY_DATABASE_URL"]))
+    with hosts.api() as http, ExitStack() as stack:
+        old = stack.enter_context(host(hosts, "old"))
+        moved = hosts.submit(steps=150, sleep=0.05)
+        where(hosts, moved["id"], 1)
+        with database.begin() as connection:  # as the next version's migration may do: it only adds
+            connection.execute(text("ALTER TABLE jobs ADD COLUMN novelty text"))
+            connection.execute(text("ALTER TABLE artifacts ADD COLUMN novelty text NOT NULL DEFAULT 'none'"))
+            connection.execute(text("CREATE TABLE novelties (id text PRIMARY KEY)"))
+        reached = step_reached(http, moved["id"])
+        new = stack.enter_context(host(hosts, "new", command=[*ODD, "version=99.0"]))
+        assert "99.0" in {worker["version"] for worker in http.get("/v1/info").json()["workers"]}
+        old.terminate()
+        old.wait(20)
+        second, again = where(hosts, moved["id"], 2)
+        assert (second, again["first"] >= reached) == ("new", True)
+        assert job_when(http, moved["id"], "succeeded", seconds=40)["attempt"] == 2
+        whole(http, moved["id"])
+        new.terminate()
+        new.wait(20)
+        unknown = hosts.submit(steps=3)
+        with database.begin() as connection:  # as the new API would write it
+            connection.execute(
+                text("UPDATE jobs SET config = jsonb_set(config::jsonb, '{novelty}', '1') WHERE id = :id"),
+                {"id": unknown["id"]},
+            )
+        stack.enter_context(host(hosts, "left-over"))
+        wait_for(lambda: http.get(f"/v1/jobs/{unknown['id']}").json()["attempt"] == 2, 30)
+        known = hosts.submit(steps=3)  # the queue behind it keeps moving
+        assert job_when(http, known["id"], "succeeded")["attempt"] == 1
+        with database.connect() as connection:
+            ended = connection.execute(
+                text("SELECT outcome, detail FROM attempts WHERE job_id = :id AND outcome IS NOT NULL"),
+                {"id": unknown["id"]},
+            ).all()
+        assert [outcome for outcome, _ in ended] == ["version-mismatch"]  # and never again by this worker
+        assert "does not know these settings: novelty" in ended[0][1]
+        stack.enter_context(host(hosts, "newest", command=[*ODD, "version=99.0"]))
+        done = job_when(http, unknown["id"], "succeeded", "failed", seconds=30)
+        assert (done["state"], done["attempt"]) == ("succeeded", 2), done["problem"]
+    database.dispose()

@@ -45,6 +45,29 @@ def test_what_kills_left_is_removed(tmp_path: Path) -> None:
     ]
 
 
+def test_another_versions_checkpoints_are_refused_and_left_alone(tmp_path: Path) -> None:
+    for step in (300, 400):
+        save(tmp_path, step)
+    foreign = tmp_path / "step_0000400.json"
+    foreign.write_text(json.dumps(json.loads(foreign.read_text()) | {"format": 2}))
+    warnings: list[str] = []
+    checkpoint = newest_checkpoint(tmp_path, "a", warnings.append)
+    assert checkpoint is not None
+    assert checkpoint.step == 300
+    assert warnings == ["the checkpoint of step 400 has format 2 of another version, not 1: not used"]
+    assert foreign.exists()
+
+
+def test_later_steps_of_another_history_do_not_push_ours_out(tmp_path: Path) -> None:
+    for step in (300, 400):
+        save(tmp_path, step, "other")
+    save(tmp_path, 5)
+    checkpoint = newest_checkpoint(tmp_path, "a")
+    assert checkpoint is not None
+    assert checkpoint.step == 5
+    assert [path.name for path in tmp_path.glob("*.json")] == ["step_0000005.json"]
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "no numbers", "no json", "half json", "foreign json"])
 def test_a_damaged_checkpoint_gives_way_to_the_older_one(tmp_path: Path, damage: str) -> None:
     for step in (3, 7):
