@@ -53,7 +53,7 @@ def read(http: httpx.Client, url: str, end: int, **headers: str) -> bytes:
 
 @pytest.mark.fault("F29")
 def test_a_download_breaks_and_goes_on(fleet: Production) -> None:
-    """A download breaks and goes on by Range and If-Range, byte-exact; 10 000 ranges are refused; a loss is 410."""
+    """A download breaks and goes on by Range and If-Range, byte-exact; 10 000 ranges are refused."""
     with finished(fleet) as (http, job):
         url = f"/v1/jobs/{job['id']}/artifacts/{LARGE}"
         tag = http.head(url).headers["ETag"]
