@@ -89,7 +89,7 @@ def test_killed_outright_the_next_start_goes_on(tmp_path: Path) -> None:
         ([], {"DPDY_AUTH": "on"}, "not available"),
         ([], {"DPDY_MAX_UPLOAD_BYTES": "many"}, "DPDY_MAX_UPLOAD_BYTES"),
         ([], {"DPDY_LEASE_SECONDS": "9"}, "three times"),
-        ([], {"DPDY_STORAGE_URL": "s3://bucket"}, "DPDY_STORAGE_URL"),
+        ([], {"DPDY_STORAGE_URL": "ftp://host/folder"}, "DPDY_STORAGE_URL"),
         ([], {"DPDY_DATABASE_URL": "mysql://x"}, "DPDY_DATABASE_URL"),
     ],
 )
