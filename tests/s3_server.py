@@ -72,7 +72,7 @@ def s3_server(address: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> Itera
         command.append(f"-{part}.port={free_port()}")
     for part in ("master", "volume", "filer", "s3"):
         command.append(f"-{part}.port.grpc={free_port()}")
-    command.append("-s3.port.iceberg=0")
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their fixed ports would allow one server a machine
     try:
         with process(command, cwd=folder) as running:
             client = server.client()
