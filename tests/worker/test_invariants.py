@@ -250,6 +250,6 @@ def test_an_orphan_process_is_found(lived: Lived) -> None:
 
 def test_every_rule_has_a_planted_violation() -> None:
     marks = test_a_planted_violation_is_found.pytestmark  # type: ignore[attr-defined]
-    elsewhere = {"no_orphan_process", "no_orphan_object"}  # below, and in tests/worker/test_bucket.py
+    elsewhere = {"no_orphan_process", "no_orphan_object"}  # below, and in tests/worker/test_mirrored_runs.py
     planted = {rule for rule, _ in marks[0].args[1]} | elsewhere
     assert planted == {rule.__name__ for rule in RULES}
