@@ -36,7 +36,7 @@ class Ramp(Section):
 
     def at(self, progress: Number) -> Number:
         """The value at `progress` in [0, 1], a number or a 0-dim tensor."""
-        share = within((progress - self.begin) / max(self.finish - self.begin, 1e-9))
+        share = within((progress - self.begin) / max(self.finish - self.begin, 1e-30))
         if isinstance(share, float) and share in (0.0, 1.0):
             return self.end if share else self.start  # to the last bit
         return self.start + (self.end - self.start) * share

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +15,7 @@ share = st.floats(0, 1)
 
 
 @given(st.floats(-10, 10), st.floats(-10, 10), share, share, share)
+@example(0.0, 1.0, 0.9999999999999999, 1.0, 0.0)
 def test_a_ramp_stays_between_its_ends_and_reaches_them(
     start: float, end: float, begin: float, finish: float, progress: float
 ) -> None:
