@@ -129,5 +129,5 @@ def test_a_folder_without_checkpoints_is_a_clear_error(tmp_path: Path) -> None:
 def test_the_record_is_plain_json_with_the_hash(tmp_path: Path) -> None:
     save(tmp_path, 2)
     record = json.loads((tmp_path / "step_0000002.json").read_text())
-    assert set(record) == {"identity", "step", "sha256"}
+    assert set(record) == {"format", "identity", "step", "sha256"}
     assert len(record["sha256"]) == 64
