@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from api.db.models import Artifact, Job, Upload
+from api.webhooks.schemas import WebhookField, WebhookOut
 from dpdy_core.config import PATH_NAMES
 
 JOB_LINKS = ("cancel", "retry", "events", "logs", "artifacts", "artifacts.zip", "renders")
@@ -133,19 +134,13 @@ class JobRequest(BaseModel):
     )
     name: Name | None = None
     tags: Tags = Field(default_factory=list)
-    webhook: Any = Field(None, description="not available yet: refused")
+    webhook: WebhookField | None = Field(None, description="a URL, or an object with `url`, `events`, `secret`")
     start_deadline: Deadline | None = Field(
         None, description="seconds from now, or a time: not started by then, the job expires"
     )
     run_deadline: Deadline | None = Field(
         None, description="seconds from the start, or a time: not finished by then, the job fails"
     )
-
-    @field_validator("webhook")
-    @classmethod
-    def _no_webhooks(cls, value: Any) -> None:
-        if value is not None:
-            raise ValueError("webhooks are not available yet; follow /v1/jobs/{id}/events instead")
 
 
 class RenderRequest(BaseModel):
@@ -158,6 +153,7 @@ class RenderRequest(BaseModel):
     width: int | None = Field(None, ge=16, le=4096)
     name: Name | None = None
     tags: Tags = Field(default_factory=list)
+    webhook: WebhookField | None = Field(None, description="as of POST /v1/jobs")
 
 
 class ProblemDocument(BaseModel):
@@ -229,20 +225,24 @@ class JobOut(BaseModel):
     problem: dict[str, Any] | None
     warnings: list[str]
     metrics: dict[str, Any] | None = Field(description="evaluation/metrics.json without the single views")
+    webhook: WebhookOut | None = Field(description="the receiver of its events, and each message with its tries")
     deleted_at: datetime | None
     receipt: dict[str, Any] | None = Field(description="what a deletion removed")
     links: dict[str, str]
 
     @classmethod
-    def of(cls, job: Job, tags: list[str], queue_position: int | None) -> Self:
+    def of(cls, job: Job, tags: list[str], queue_position: int | None, webhook: WebhookOut | None) -> Self:
         url = f"/v1/jobs/{job.id}"
         links = {"self": url} | {name: f"{url}/{name}" for name in JOB_LINKS}
         if job.upload_id:
             links["upload"] = f"/v1/uploads/{job.upload_id}"
         if job.parent_id:
             links["parent"] = f"/v1/jobs/{job.parent_id}"
+        if webhook:
+            links["webhook"] = f"{url}/webhook"
         own = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
-        return cls.model_validate({**own, "tags": tags, "queue_position": queue_position, "links": links})
+        shown = {"tags": tags, "queue_position": queue_position, "webhook": webhook, "links": links}
+        return cls.model_validate({**own, **shown})
 
 
 class JobPage(BaseModel):

@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     idempotency_hours: float = Field(24.0, gt=0, description="hours an Idempotency-Key is remembered")
     stream_seconds: float = Field(600.0, gt=0, description="longest event stream; clients then reconnect")
 
+    webhook_tries: int = Field(10, ge=1, le=20, description="tries of a webhook message until it is given up")
+    webhook_retry_seconds: float = Field(
+        5.0, gt=0, description="pause before the second try; four times as long each time, at most 4 hours"
+    )
+    webhook_loopback: bool = Field(
+        False, description="for tests and development: receivers on this machine, by http and on any port, too"
+    )
+
     heartbeat_seconds: float = Field(5.0, gt=0, description="between two signs of life of a running job")
     lease_seconds: float = Field(60.0, gt=0, description="without a sign of life a job is taken from its worker")
     poll_seconds: float = Field(2.0, gt=0, description="between two looks of an idle worker into the database")

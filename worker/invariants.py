@@ -16,11 +16,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.db import queries
-from api.db.models import JOB_STATES, Job, JobEvent, Upload
+from api.db.models import JOB_STATES, Delivery, Job, JobEvent, Upload, Webhook
 from api.db.session import Sessions
 from api.jobs import faults, states
 from api.jobs.files import Files, Stored
 from api.settings import Settings
+from api.webhooks import outbox
 from dpdy_core.rundir import RunDir, read_json
 
 OUTCOMES = {*states.TERMINAL, faults.YIELDED, *faults.ALL}
@@ -85,6 +86,33 @@ def one_completion(session: Session, _files: Files, _settings: Settings) -> Iter
                 yield job.id, f"attempt {attempt} ended the job {times} times"
         if job.state in states.TERMINAL and not ends[job.attempt]:
             yield job.id, f"{job.state}, but attempt {job.attempt} has no terminal event"
+
+
+def one_message(session: Session, _files: Files, settings: Settings) -> Iterator[Finding]:
+    """Each event that a receiver wants has one message, whose id is the event's, and no message is without its event.
+
+    So a receiver sees one completion id for an attempt. Tries stay within their limit, and the last one says the state.
+    """
+    for webhook in session.scalars(select(Webhook)):
+        job = session.get_one(Job, webhook.job_id)
+        wanted = {
+            event.number: event
+            for event in session.scalars(select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.kind == "state"))
+            if outbox.EVENTS.get(event.data["state"]) in webhook.events
+        }
+        messages = list(session.scalars(select(Delivery).where(Delivery.job_id == job.id)))
+        numbers = Counter(message.number for message in messages if message.number is not None)
+        for number in {*numbers, *wanted}:
+            if numbers[number] != (number in wanted):
+                yield job.id, f"event {number} has {numbers[number]} messages"
+        for message in messages:
+            if message.number is not None and message.id != f"{job.id}-{message.number}":
+                yield message.id, f"is the message of event {message.number} of {job.id}"
+            if message.tries - message.tries_before > settings.webhook_tries:
+                yield message.id, f"{message.tries - message.tries_before} tries, the limit is {settings.webhook_tries}"
+            last = message.log[-1]["status"] if message.log else None
+            if message.state == "delivered" and not (last and 200 <= last < 300):
+                yield message.id, f"delivered, but the last answer was {last}"
 
 
 def monotone_progress(session: Session, _files: Files, _settings: Settings) -> Iterator[Finding]:
@@ -240,6 +268,7 @@ RULES: tuple[Rule, ...] = (
     legal_state,
     event_log,
     one_completion,
+    one_message,
     monotone_progress,
     one_live_attempt,
     attempts_within_limits,

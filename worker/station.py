@@ -1,4 +1,4 @@
-"""The two threads of every worker: one runs waiting jobs, one repairs and shows that the worker is there."""
+"""The threads of every worker: one runs waiting jobs, one repairs and shows that it is there, one sends webhooks."""
 
 import logging
 import os
@@ -16,6 +16,7 @@ from api.db.models import Worker
 from api.db.session import Sessions
 from api.jobs.queue import JobQueue, WakeQueue
 from api.settings import Settings
+from api.webhooks.sender import Sender
 from dpdy_core import __version__
 from worker.devices import describe
 from worker.runner import Runner
@@ -42,6 +43,7 @@ class Station:
         self._settings = settings
         self._sessions = sessions
         self._queue = queue
+        self._sender = Sender(settings, sessions)
         self._bell = queue.bell if isinstance(queue, WakeQueue) else threading.Event()
         self._on_gpus_gone = on_gpus_gone
         self._started: datetime | None = None
@@ -49,6 +51,7 @@ class Station:
         self._threads = [
             threading.Thread(target=self._loop, args=(self._poll,), name="poll", daemon=True),
             threading.Thread(target=self._loop, args=(self._sweep,), name="sweep", daemon=True),
+            threading.Thread(target=self._loop, args=(self._send,), name="webhooks", daemon=True),
         ]
 
     def start(self) -> None:
@@ -106,6 +109,10 @@ class Station:
             return
         sweep(self._sessions, self._queue, self.runner.files, self._settings)
         self.runner.stopping.wait(self._settings.sweep_seconds)
+
+    def _send(self) -> None:
+        if not self._sender.round():
+            self.runner.stopping.wait(self._settings.poll_seconds)
 
     def _show(self) -> None:
         devices = describe(self.runner.gpus)

@@ -13,21 +13,24 @@ from sqlalchemy.orm import Session
 
 from api.db import queries
 from api.db.clock import database_now
-from api.db.models import Announcement, Artifact, Attempt, Job, JobEvent, JobTag, now
+from api.db.models import Announcement, Artifact, Attempt, Job, JobEvent, JobTag, Webhook, now
 from api.errors import ServiceError
 from api.jobs import states
 from api.jobs.faults import WORKER_LOST, YIELDED, Fault
 from api.jobs.stages import StageRow, close_running, overall_progress, reset_unfinished
 from api.settings import Settings
+from api.webhooks import outbox as webhooks
 
 Event = tuple[str, dict[str, Any]]  # kind and data
 Problem = dict[str, Any]
 
 
-def submit(session: Session, job: Job, tags: list[str]) -> Job:
+def submit(session: Session, job: Job, tags: list[str], webhook: Webhook | None = None) -> Job:
     """Put a new job into the queue."""
     session.add(job)
     session.flush()
+    if webhook is not None:
+        session.add(webhook)
     session.add_all(JobTag(job_id=job.id, tag=tag) for tag in tags)
     session.add(Announcement(job_id=job.id, attempt=job.attempt, created_at=now()))
     _write_events(session, job, [("state", {})])
@@ -191,6 +194,7 @@ def mark_deleted(session: Session, job: Job, receipt: dict[str, Any]) -> None:
     job.metrics = None
     job.version += 1
     session.execute(delete(Artifact).where(Artifact.job_id == job.id))
+    webhooks.forget(session, job.id)
     _write_events(session, job, [("deleted", {})])
 
 
@@ -269,6 +273,8 @@ def _write_events(session: Session, job: Job, events: list[Event]) -> None:
                 job_id=job.id, number=number, time=time, kind=kind, attempt=job.attempt, data=summary | extra | data
             )
         )
+        if kind == "state":
+            webhooks.note(session, job, number)
 
 
 def _start_missed() -> Problem:

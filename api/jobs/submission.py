@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.db import queries
-from api.db.models import IdempotencyKey, Job, Upload, now
+from api.db.models import IdempotencyKey, Job, Upload, Webhook, now
 from api.db.session import Sessions
 from api.errors import FieldErrors, ServiceError, field_errors, invalid, not_found
 from api.jobs import service
@@ -21,6 +21,8 @@ from api.jobs.files import new_id
 from api.jobs.stages import fresh_stages
 from api.schemas import CameraPath, JobRequest, RenderRequest
 from api.settings import Settings
+from api.webhooks import target
+from api.webhooks.schemas import WebhookRequest
 from dpdy_core.config import PATH_NAMES, RunConfig
 from dpdy_core.errors import BadSettings
 from dpdy_core.presets import PRESETS, resolve
@@ -29,18 +31,30 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 Make = Callable[[Session], Job]
 
 
-def make_once(sessions: Sessions, key: str | None, request: Any, hours: float, make: Make, tags: list[str]) -> Job:
-    """Submit the job that `make` builds; under a key that was used before, the job of then.
+def make_once(
+    sessions: Sessions,
+    key: str | None,
+    place: list[str],
+    request: JobRequest | RenderRequest,
+    settings: Settings,
+    make: Make,
+) -> Job:
+    """Submit the job that `make` builds of a request; under a key that was used before, the job of then.
+
+    `place`: what the request is about, besides its body.
 
     Raises 422 if the key came with another request. Of two at the same time one makes the job, both get it.
     """
-    fingerprint = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    body = json.dumps([*place, request.model_dump(mode="json")], sort_keys=True)
+    fingerprint = hashlib.sha256(body.encode()).hexdigest()
+    hours = settings.idempotency_hours
     for _ in range(2):
         try:
             with sessions.begin() as session:
                 if key and (job := _earlier(session, key, fingerprint, hours)):
                     return job
-                job = service.submit(session, make(session), tags)
+                job = make(session)
+                service.submit(session, job, request.tags, _receiver(job, request.webhook, settings))
                 if key:
                     session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < _since(hours)))
                     session.add(IdempotencyKey(key=key, fingerprint=fingerprint, job_id=job.id, created_at=now()))
@@ -48,6 +62,17 @@ def make_once(sessions: Sessions, key: str | None, request: Any, hours: float, m
         except IntegrityError:
             continue  # a twin was faster: it is there now
     raise ServiceError(409, "idempotency-conflict", "Try again", "a request with this key is under way", retryable=True)
+
+
+def _receiver(job: Job, wanted: WebhookRequest | None, settings: Settings) -> Webhook | None:
+    """The row of a webhook. Raises 422 for a receiver that is not allowed, as far as its URL tells."""
+    if wanted is None:
+        return None
+    try:
+        target.parse(wanted.url, settings.webhook_loopback)
+    except target.Refused as refused:
+        raise invalid([{"field": "webhook.url", "detail": str(refused)}], "bad-webhook") from refused
+    return Webhook(job_id=job.id, url=wanted.url, events=wanted.events, secret=wanted.secret)
 
 
 def _since(hours: float) -> datetime:

@@ -20,10 +20,13 @@ from api.jobs.outbox import deliver
 from api.jobs.removal import remove_job
 from api.jobs.submission import make_once, render_job, train_job
 from api.schemas import JobOut, JobPage, JobRequest, LogPage, RenderRequest
+from api.webhooks import outbox as webhooks
+from api.webhooks.schemas import WebhookOut
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 POLL_SECONDS = 0.25
+SHOWN_DELIVERIES = 5
 State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled", "expired"]
 
 
@@ -33,10 +36,9 @@ def submit(
 ) -> JobOut:
     """Validates everything now; poll, long-poll or stream the events of the job in `Location`."""
     service.files.check_space()
-    body = ["job", request.model_dump(mode="json")]
-    hours, settings = service.settings.idempotency_hours, service.settings
+    settings = service.settings
     job = make_once(
-        service.sessions, idempotency_key, body, hours, lambda s: train_job(s, request, settings), request.tags
+        service.sessions, idempotency_key, ["job"], request, settings, lambda s: train_job(s, request, settings)
     )
     return _accepted(job, response, service)
 
@@ -119,10 +121,9 @@ def render(
 ) -> JobOut:
     """A small job of its own that renders a finished scene along `path`, without training."""
     service.files.check_space()
-    body = ["render", job_id, request.model_dump(mode="json")]
-    hours, settings = service.settings.idempotency_hours, service.settings
+    settings, place = service.settings, ["render", job_id]
     job = make_once(
-        service.sessions, idempotency_key, body, hours, lambda s: render_job(s, job_id, request, settings), request.tags
+        service.sessions, idempotency_key, place, request, settings, lambda s: render_job(s, job_id, request, settings)
     )
     return _accepted(job, response, service)
 
@@ -167,8 +168,15 @@ def _view(job_id: str, service: Service) -> JobOut:
 
 
 def _views(session: Session, rows: list[Job]) -> list[JobOut]:
-    tags = queries.tags(session, [job.id for job in rows])
-    return [JobOut.of(job, tags[job.id], queries.queue_position(session, job)) for job in rows]
+    ids = [job.id for job in rows]
+    tags, receivers = queries.tags(session, ids), webhooks.of_jobs(session, ids)
+
+    def view(job: Job) -> JobOut:
+        webhook, messages = receivers.get(job.id, (None, []))
+        shown = WebhookOut.of(webhook, messages[:SHOWN_DELIVERIES]) if webhook else None
+        return JobOut.of(job, tags[job.id], queries.queue_position(session, job), shown)
+
+    return [view(job) for job in rows]
 
 
 async def _next_change(job_id: str, seconds: float, request: Request, service: Service) -> None:

@@ -59,7 +59,7 @@ def test_a_new_job_is_the_contract_s(service: Harness) -> None:
         ({"name": "a\u0000b"}, "name"),
         ({"tags": [""]}, "tags.0"),
         ({"tags": ["t"] * 21}, "tags"),
-        ({"webhook": "https://example.com"}, "webhook"),
+        ({"webhook": 7}, "webhook"),
         ({"start_deadline": -1}, "start_deadline.seconds"),
         ({"start_deadline": "2001-01-01T00:00:00Z"}, "start_deadline.time"),
         ({"run_deadline": "soon"}, "run_deadline.time"),

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, text, update
 from sqlalchemy.orm import Session
 
-from api.db.models import Attempt, Job, JobEvent, Upload, now
+from api.db.models import Attempt, Delivery, Job, JobEvent, Upload, now
 from api.db.session import Sessions, make_engine, make_sessions
 from api.jobs import service as jobs
 from api.jobs.files import Files
@@ -42,7 +42,8 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     data = tmp_path_factory.mktemp("history")
     settings = Settings(_env_file=None, data=data, engine=STANDIN, min_free_bytes=0)  # type: ignore[call-arg]
     with harness(settings) as service:
-        done = service.submit(steer(crash=1, steps=3))
+        hook = {"url": "https://receiver.example/", "events": ["job.started", "job.succeeded"]}
+        done = service.submit(steer(crash=1, steps=3), webhook=hook)
         service.runner.run(done["id"])
         service.runner.run(done["id"])
         service.finished(fail=3)
@@ -106,6 +107,24 @@ def second_completion(session: Session, done: str, _root: Path) -> None:
     session.add(
         JobEvent(job_id=done, number=job.version, time=now(), kind="state", attempt=job.attempt, data=last.data)
     )
+
+
+def lost_message(session: Session, done: str, _root: Path) -> None:
+    session.execute(delete(Delivery).where(Delivery.job_id == done, Delivery.type == "job.succeeded"))
+
+
+def change_message(**values: object) -> Plant:
+    def plant(session: Session, done: str, _root: Path) -> None:
+        mine = (Delivery.job_id == done, Delivery.type == "job.succeeded")
+        session.execute(update(Delivery).where(*mine).values(**values))
+
+    return plant
+
+
+def second_message(session: Session, done: str, _root: Path) -> None:
+    first = session.query(Delivery).filter_by(job_id=done, type="job.succeeded").one()
+    values = {column.name: getattr(first, column.name) for column in Delivery.__table__.columns}
+    session.add(Delivery(**values | {"id": f"{first.id}-again"}))
 
 
 def progress_backwards(session: Session, done: str, _root: Path) -> None:
@@ -206,6 +225,12 @@ def scratch_left(_session: Session, _id: str, root: Path) -> None:
         ("event_log", illegal_move),
         ("event_log", set_column("failed", state="cancelled")),
         ("one_completion", second_completion),
+        ("one_message", lost_message),
+        ("one_message", second_message),
+        ("one_message", change_message(number=1)),
+        ("one_message", change_message(id="job-other-7")),
+        ("one_message", change_message(tries=99)),
+        ("one_message", change_message(state="delivered")),
         ("monotone_progress", progress_backwards),
         ("monotone_progress", attempt_backwards),
         ("one_live_attempt", ghost_attempt),

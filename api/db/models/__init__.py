@@ -14,15 +14,18 @@ from api.db.models.jobs import (
 )
 from api.db.models.studies import CHOICES, Study, StudyClip, StudyPair, StudyVoter
 from api.db.models.uploads import UPLOAD_STATES, Upload
+from api.db.models.webhooks import DELIVERY_STATES, Delivery, Webhook, WebhookSecret
 
 __all__ = [
     "CHOICES",
+    "DELIVERY_STATES",
     "JOB_STATES",
     "UPLOAD_STATES",
     "Announcement",
     "Artifact",
     "Attempt",
     "Base",
+    "Delivery",
     "IdempotencyKey",
     "Job",
     "JobEvent",
@@ -33,6 +36,8 @@ __all__ = [
     "StudyVoter",
     "Upload",
     "UtcDateTime",
+    "Webhook",
+    "WebhookSecret",
     "Worker",
     "now",
     "one_of",
