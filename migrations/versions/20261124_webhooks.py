@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "5c07d1e4b2a9"
-down_revision = "1ad1893d0781"
+down_revision = "20261124_objects"
 branch_labels = None
 depends_on = None
 
