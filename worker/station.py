@@ -72,6 +72,7 @@ class Station:
     def stop(self) -> None:
         """Stop, and wait until the running job is back in the queue."""
         self.request_stop()
+        self._sender.close()
         self.runner.wait_idle(self._settings.grace_seconds + 15)
         for thread in self._threads:
             thread.join(timeout=5)
@@ -111,8 +112,8 @@ class Station:
         self.runner.stopping.wait(self._settings.sweep_seconds)
 
     def _send(self) -> None:
-        if not self._sender.round():
-            self.runner.stopping.wait(self._settings.poll_seconds)
+        self._sender.start_due()
+        self.runner.stopping.wait(self._settings.poll_seconds)
 
     def _show(self) -> None:
         devices = describe(self.runner.gpus)

@@ -79,7 +79,10 @@ def post(
     timer.start()
     try:
         connection.request("POST", target.resource, body.encode(), dict(headers))
-        return connection.getresponse().status
+        status = connection.getresponse().status
+        if expired.is_set():  # headers that were cut off look like headers that have ended
+            raise TimeoutError
+        return status
     except ssl.SSLCertVerificationError as error:
         raise Unreachable("its certificate is not valid") from error
     except ssl.SSLError as error:

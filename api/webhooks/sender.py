@@ -5,7 +5,7 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from api.db.models import Delivery, Webhook
 from api.db.session import Sessions
@@ -16,7 +16,7 @@ from api.webhooks.signature import sign
 from dpdy_core import __version__
 
 RECEIVERS_AT_ONCE = 8
-ROUND_SECONDS = 10.0  # after which a receiver's other messages wait for the next round
+TURN_SECONDS = 10.0  # after which a receiver's other messages wait for its next turn
 
 log = logging.getLogger(__name__)
 
@@ -35,29 +35,43 @@ class Sender:
         self._sessions = sessions
         self._resolver = resolver
         self._context = context or ssl.create_default_context()
+        self._pool = ThreadPoolExecutor(RECEIVERS_AT_ONCE, "webhook")
+        self._busy: dict[str, Future[int]] = {}  # by receiver
 
-    def round(self) -> int:
-        """Try everything that is due once; returns how many tries there were. Raises SQLAlchemyError."""
+    def start_due(self) -> None:
+        """Begin to send what is due to receivers that are not being sent to now. Raises SQLAlchemyError."""
+        self._busy = {name: sending for name, sending in self._busy.items() if not sending.done()}
         with self._sessions() as session:
             waiting = outbox.due(session)
-        if not waiting:
-            return 0
         receivers: dict[str, list[tuple[Delivery, Webhook]]] = defaultdict(list)
         for message, webhook in waiting:
-            receivers[_host(webhook.url)].append((message, webhook))
-        with ThreadPoolExecutor(RECEIVERS_AT_ONCE, "webhook") as pool:
-            return sum(pool.map(self._send_all, receivers.values()))
+            receivers[_receiver(webhook.url)].append((message, webhook))
+        for name, messages in receivers.items():
+            if name not in self._busy and len(self._busy) < RECEIVERS_AT_ONCE:
+                self._busy[name] = self._pool.submit(self._send_all, messages)
+
+    def round(self) -> int:
+        """Try everything that is due once, and wait for it; returns how many tries there were."""
+        self.start_due()
+        return sum(sending.result() for sending in self._busy.values())
+
+    def close(self) -> None:
+        """Start nothing more. What is being sent ends by itself, or else is another sender's."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _send_all(self, messages: Sequence[tuple[Delivery, Webhook]]) -> int:
         started, tries = time.monotonic(), 0
         for message, webhook in messages:
-            if time.monotonic() - started >= ROUND_SECONDS:
+            if time.monotonic() - started >= TURN_SECONDS:
                 break
-            with self._sessions.begin() as session:
-                mine = outbox.claim(session, message)
-            if mine:
-                self._try(message, webhook)
-                tries += 1
+            try:
+                with self._sessions.begin() as session:
+                    mine = outbox.claim(session, message)
+                if mine:
+                    self._try(message, webhook)
+                    tries += 1
+            except Exception:  # the claim runs out, and the message is tried again
+                log.exception("webhook %s: trying again later", message.id)
         return tries
 
     def _try(self, message: Delivery, webhook: Webhook) -> None:
@@ -91,9 +105,10 @@ class Sender:
         return post(receiver, found, headers, message.body, self._context)
 
 
-def _host(url: str) -> str:
-    """What tells receivers apart; a URL that is not allowed any more is one of its own."""
+def _receiver(url: str) -> str:
+    """What tells receivers apart: host and port. A URL that is not allowed any more is one of its own."""
     try:
-        return target.parse(url, loopback=True).host
+        found = target.parse(url, loopback=True)
     except target.Refused:
         return url
+    return f"{found.host}:{found.port}"
