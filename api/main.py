@@ -16,7 +16,7 @@ from api.errors import ServiceError, add_handlers, render
 from api.jobs.files import make_files
 from api.jobs.queue import CeleryQueue, JobQueue, WakeQueue
 from api.jobs.uploads import Checker
-from api.routes import artifacts, events, health, jobs, presets, studies, uploads, webhooks
+from api.routes import artifacts, events, health, jobs, metrics, presets, studies, uploads, webhooks
 from api.schemas import ProblemDocument
 from api.settings import Settings
 from dpdy_core import __version__
@@ -58,7 +58,7 @@ def create_app(
     )
     app.state.service = service
     add_handlers(app)
-    for module in (uploads, jobs, events, artifacts, webhooks, studies, presets, health):
+    for module in (uploads, jobs, events, artifacts, webhooks, studies, presets, health, metrics):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=WEB, check_dir=False), name="static")
     app.add_api_route("/", _page, include_in_schema=False)

@@ -1,10 +1,13 @@
 """The schema's one history, for Postgres and SQLite alike."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection
 
 
 def alembic_config(url: URL) -> Config:
@@ -14,6 +17,23 @@ def alembic_config(url: URL) -> Config:
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
     return config
+
+
+@cache
+def _history() -> ScriptDirectory:
+    return ScriptDirectory(str(Path(__file__).parent))
+
+
+def is_behind(connection: Connection) -> bool:
+    """Whether the database lacks migrations. One that is ahead of us does not: a newer release is being rolled out."""
+    present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in _history().walk_revisions()}
+    return present != _history().get_current_head() and (present is None or present in known)
+
+
+def stamp(connection: Connection) -> None:
+    """Mark a database as migrated whose tables were made from the models (tests)."""
+    MigrationContext.configure(connection).stamp(_history(), "head")
 
 
 def upgrade(url: URL) -> None:

@@ -13,6 +13,7 @@ from api.db.session import Sessions, make_engine, make_sessions
 from api.jobs.queue import WakeQueue
 from api.main import create_app
 from api.settings import Settings
+from migrations import stamp
 from tests.servers import wait_for
 from worker.runner import Runner
 
@@ -82,7 +83,9 @@ class Harness:
 def harness(settings: Settings) -> Iterator[Harness]:
     """A database and the application over it. The tables come from the models: quicker than migrating each time."""
     engine = make_engine(settings.database)
-    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        stamp(connection)
     sessions = make_sessions(engine)
     queue = WakeQueue()
     app = create_app(settings, queue, sessions)

@@ -64,6 +64,10 @@ class Seat:
     def keep_open(self) -> tuple[int, ...]:
         return () if self.lock is None else (self.lock,)
 
+    @property
+    def device(self) -> str:
+        return "cpu" if self.lock is None else "cuda"
+
 
 @contextmanager
 def take_seat(gpus: list[Gpu]) -> Iterator[Seat | None]:

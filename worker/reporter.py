@@ -102,6 +102,8 @@ class JobReporter:
         data = {"stage": stage["name"], "stage_state": stage["state"], "stage_progress": stage["progress"]}
         if kind == "step":
             data |= {"step": event["step"], "total": event["total"], "numbers": event.get("numbers") or {}}
+        if kind == "done":
+            data["seconds"] = event.get("seconds")
         self._add("progress" if kind == "step" else "stage", data)
 
     def _warn(self, event: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Runner:
                 if seat is None or self.unfit:
                     return False
                 with self.sessions.begin() as session:
-                    job = service.claim(session, job_id, self.worker_id, self.settings.lease_seconds)
+                    job = service.claim(session, job_id, self.worker_id, self.settings.lease_seconds, seat.device)
                 if job is not None:
                     self._attempt(job, seat)
                 return job is not None

@@ -177,22 +177,6 @@ def workers(session: Session, seen_within_seconds: float) -> Sequence[Worker]:
     return session.scalars(select(Worker).where(Worker.seen_at >= limit).order_by(Worker.id)).all()
 
 
-def count_by_state(session: Session) -> tuple[dict[str, int], dict[str, int]]:
-    """Jobs and uploads by state."""
-    jobs = session.execute(select(Job.state, func.count()).where(Job.deleted_at.is_(None)).group_by(Job.state))
-    uploads = session.execute(
-        select(Upload.state, func.count()).where(Upload.deleted_at.is_(None)).group_by(Upload.state)
-    )
-    return {row[0]: row[1] for row in jobs}, {row[0]: row[1] for row in uploads}
-
-
-def oldest(session: Session) -> tuple[datetime | None, datetime | None]:
-    """When the oldest waiting job was queued, and the oldest sign of life of a running one."""
-    queued = session.scalar(select(func.min(Job.queued_at)).where(Job.state == "queued"))
-    heartbeat = session.scalar(select(func.min(Job.heartbeat_at)).where(Job.state.in_(LIVE)))
-    return queued, heartbeat
-
-
 def study(session: Session, study_id: str) -> Study | None:
     return session.get(Study, study_id)
 

@@ -16,6 +16,7 @@ from api.db.clock import database_now
 from api.db.models import Announcement, Artifact, Attempt, Job, JobEvent, JobTag, Webhook, now
 from api.errors import ServiceError
 from api.jobs import states
+from api.jobs.attempts import count_stages, end_attempt
 from api.jobs.faults import WORKER_LOST, YIELDED, Fault
 from api.jobs.stages import StageRow, close_running, overall_progress, reset_unfinished
 from api.settings import Settings
@@ -37,7 +38,7 @@ def submit(session: Session, job: Job, tags: list[str], webhook: Webhook | None 
     return job
 
 
-def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Job | None:
+def claim(session: Session, job_id: str, owner: str, lease_seconds: float, device: str = "cpu") -> Job | None:
     """Take a queued job for `owner`. None if somebody else has it, or if it may not start (any more, or yet)."""
     time = database_now(session)
     if _move(session, job_id, states.EXPIRED, Job.start_deadline < time, finished_at=time, problem=_start_missed()):
@@ -56,7 +57,7 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Jo
     )
     if job is None:
         return None
-    session.add(Attempt(job_id=job.id, number=job.attempt, worker=owner, started_at=time))
+    session.add(Attempt(job_id=job.id, number=job.attempt, worker=owner, device=device, started_at=time))
     if job.run_seconds is not None and job.run_deadline is None:
         job.run_deadline = time + timedelta(seconds=job.run_seconds)
     return job
@@ -64,7 +65,10 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Jo
 
 def record(session: Session, job_id: str, attempt: int, events: list[Event], **values: Any) -> bool:
     """Write a running attempt's progress and events. False if the attempt is over: its worker must stop."""
-    return _change(session, job_id, _is_mine(attempt), events, values) is not None
+    if _change(session, job_id, _is_mine(attempt), events, values) is None:
+        return False
+    count_stages(session, [data for _, data in events])
+    return True
 
 
 def heartbeat(session: Session, job_id: str, attempt: int, lease_seconds: float) -> str | None:
@@ -114,7 +118,7 @@ def finish(
     values |= {"owner": None, "lease_expires_at": None}
     if not _move(session, job_id, state, *_is_mine(attempt), **values):
         return None
-    _end_attempt(session, job_id, attempt, outcome or state, (problem or {}).get("detail"))
+    end_attempt(session, job_id, attempt, outcome or state, (problem or {}).get("detail"))
     return state
 
 
@@ -139,7 +143,7 @@ def give_back(
     values["run_after"] = database_now(session) + timedelta(seconds=pause) if pause else None
     if not _move(session, job_id, states.QUEUED, *_is_mine(attempt), **values):
         return None
-    _end_attempt(session, job_id, attempt, fault.type if fault else YIELDED, reason)
+    end_attempt(session, job_id, attempt, fault.type if fault else YIELDED, reason)
     _announce(session, job_id, attempt + 1)
     return states.QUEUED
 
@@ -217,12 +221,6 @@ def _next_attempt(job: Job) -> dict[str, Any]:
 def _announce(session: Session, job_id: str, attempt: int) -> None:
     """Put the message that this job waits into the outbox."""
     session.merge(Announcement(job_id=job_id, attempt=attempt, created_at=now()))
-
-
-def _end_attempt(session: Session, job_id: str, number: int, outcome: str, detail: str | None) -> None:
-    mine = (Attempt.job_id == job_id, Attempt.number == number)
-    ended = {"ended_at": database_now(session), "outcome": outcome, "detail": detail}
-    session.execute(update(Attempt).where(*mine).values(**ended).execution_options(synchronize_session=False))
 
 
 def _exhausted(fault: Fault, times: int, reason: str) -> Problem:

@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy import update
 from starlette.concurrency import run_in_threadpool
 
-from api.db import queries
+from api.db import queries, tallies
 from api.db.models import Upload, now
 from api.db.session import Sessions
 from api.errors import ServiceError
@@ -116,6 +116,7 @@ def admit(sessions: Sessions, files: Files, received: Received, filename: str, t
     try:
         with sessions.begin() as session:
             session.add(upload)
+            tallies.count(session, {(tallies.UPLOAD_BYTES, ""): float(upload.size)})
     except BaseException:
         files.remove_upload(upload)
         raise

@@ -1,19 +1,17 @@
-"""Alive, ready, and the numbers for Prometheus (read from the database, so every process tells the same)."""
+"""Alive, and ready: what a supervisor and a load balancer ask."""
 
 import logging
 from typing import Any
 
-from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from api.db import queries
-from api.db.models import JOB_STATES, UPLOAD_STATES, now
 from api.deps import Service, ServiceDep
 from api.errors import ServiceError
 from dpdy_core import __version__
+from migrations import is_behind
 
 router = APIRouter(tags=["service"])
 log = logging.getLogger(__name__)
@@ -27,7 +25,7 @@ def livez() -> dict[str, str]:
 
 @router.get("/readyz", summary="Can jobs be taken and run?")
 def readyz(service: ServiceDep) -> JSONResponse:
-    """503 unless the database answers, the storage has room, and a worker was seen lately."""
+    """503 unless the database answers and is migrated, the storage can be written, and a worker was seen lately."""
     checks = {"database": _database(service), "storage": _storage(service)}
     checks["worker"] = _worker(service) if checks["database"] == "ok" else "unknown"
     ready = all(state == "ok" for state in checks.values())
@@ -35,38 +33,14 @@ def readyz(service: ServiceDep) -> JSONResponse:
     return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-def metrics(service: ServiceDep) -> Response:
-    """Queue, leases, workers and uploads as gauges."""
-    registry = CollectorRegistry()
-    with service.sessions() as session:
-        jobs, uploads = queries.count_by_state(session)
-        queued, heartbeat = queries.oldest(session)
-        workers = queries.workers(session, service.settings.lease_seconds)
-    by_state = Gauge("dpdy_jobs", "Jobs by state", ["state"], registry=registry)
-    for state in JOB_STATES:
-        by_state.labels(state).set(jobs.get(state, 0))
-    received = Gauge("dpdy_uploads", "Uploads by state", ["state"], registry=registry)
-    for state in UPLOAD_STATES:
-        received.labels(state).set(uploads.get(state, 0))
-    time = now()
-    for name, text, since in (
-        ("dpdy_queue_oldest_seconds", "How long the oldest waiting job has waited", queued),
-        ("dpdy_heartbeat_oldest_seconds", "Since the oldest sign of life of a running job", heartbeat),
-    ):
-        Gauge(name, text, registry=registry).set((time - since).total_seconds() if since else 0)
-    Gauge("dpdy_workers", "Workers that showed themselves lately", registry=registry).set(len(workers))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-
 def _database(service: Service) -> str:
     try:
         with service.sessions() as session:
-            queries.queued_count(session)
+            behind = is_behind(session.connection())
     except SQLAlchemyError as error:
         log.warning("not ready: %s", error)
-        return "the database does not answer or was not migrated (`python -m migrations`)"
-    return "ok"
+        return "the database does not answer"
+    return "the database is older than this program (`python -m migrations`)" if behind else "ok"
 
 
 def _storage(service: Service) -> str:

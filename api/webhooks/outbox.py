@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, defer
 
+from api.db import tallies
 from api.db.clock import database_now
 from api.db.models import Delivery, Job, Webhook, now
 from api.settings import Settings
@@ -116,6 +117,8 @@ def conclude(
     next_try = database_now(session) + timedelta(seconds=pause)
     if not _update(session, message, number, {"state": state, "log": [*message.log, entry], "next_try_at": next_try}):
         return None
+    result = "retried" if state == "pending" else state
+    tallies.count(session, {(tallies.WEBHOOK_TRIES, result): 1.0})
     if state == "gone":
         session.execute(update(Webhook).where(Webhook.job_id == message.job_id).values(gone_at=now()))
         rest = (Delivery.job_id == message.job_id, Delivery.state == "pending")

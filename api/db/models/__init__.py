@@ -13,6 +13,7 @@ from api.db.models.jobs import (
     Worker,
 )
 from api.db.models.studies import CHOICES, Study, StudyClip, StudyPair, StudyVoter
+from api.db.models.tallies import Tally
 from api.db.models.uploads import UPLOAD_STATES, Upload
 from api.db.models.webhooks import DELIVERY_STATES, Delivery, Webhook, WebhookSecret
 
@@ -34,6 +35,7 @@ __all__ = [
     "StudyClip",
     "StudyPair",
     "StudyVoter",
+    "Tally",
     "Upload",
     "UtcDateTime",
     "Webhook",

@@ -10,6 +10,8 @@ from api.db.models.base import Base, one_of
 
 JOB_STATES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled", "expired")
 
+KEPT = text("deleted_at IS NULL")
+
 
 class Job(Base):
     """One job. `version` rises with every change and numbers the events; `attempt` fences out older workers.
@@ -23,6 +25,7 @@ class Job(Base):
         CheckConstraint(one_of("kind", ("train", "render")), name="kind"),
         Index("ix_jobs_state_queued_at", "state", "queued_at"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_jobs_kept", "state", postgresql_where=KEPT, sqlite_where=KEPT),  # counting by state
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -81,6 +84,7 @@ class Attempt(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     worker: Mapped[str]
+    device: Mapped[str | None] = mapped_column(String(20))
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(40))  # see api.jobs.faults
