@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.logs import named
 from dpdy_core.errors import DpdyError
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,12 @@ def as_service_error(error: Exception) -> ServiceError:
             detail = "the storage does not answer"
             headers = {"Retry-After": "5"}
             return ServiceError(503, "unavailable", "Not available now", detail, retryable=True, headers=headers)
-    return ServiceError(500, "internal", "Internal error", "this is a fault of the service; its log has the details")
+    return ServiceError(
+        500,
+        "internal",
+        "Internal error",
+        "this is a fault of the service; its log has the details, under the X-Request-ID of this answer",
+    )
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -111,7 +117,10 @@ def add_handlers(app: FastAPI) -> None:
         refusal = as_service_error(error)
         if refusal.status == 503:
             log.warning("not available: %s", error)
-        return render(refusal)
+        response = render(refusal)
+        if refusal.status == 500 and (identity := named("request_id")):  # answered outside of all middleware
+            response.headers["X-Request-ID"] = identity
+        return response
 
     for kind in (
         DpdyError,

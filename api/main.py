@@ -10,12 +10,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access_log import AccessLog
 from api.db.session import Sessions, make_engine, make_sessions
 from api.deps import Service
 from api.errors import ServiceError, add_handlers, render
 from api.jobs.files import make_files
 from api.jobs.queue import CeleryQueue, JobQueue, WakeQueue
 from api.jobs.uploads import Checker
+from api.logs import configure
 from api.routes import artifacts, events, health, jobs, metrics, presets, studies, uploads, webhooks
 from api.schemas import ProblemDocument
 from api.settings import Settings
@@ -35,7 +37,9 @@ def create_app(
     settings: Settings | None = None, queue: JobQueue | None = None, sessions: Sessions | None = None
 ) -> FastAPI:
     """The application. Without arguments all comes from the environment; the database must be migrated already."""
-    settings = settings or Settings()
+    if settings is None:
+        settings = Settings()
+        configure(settings.log_format, settings.log_level)
     sessions = sessions or make_sessions(make_engine(settings.database))
     files = make_files(settings)
     queue = queue or (CeleryQueue(settings.broker_url) if settings.broker_url else WakeQueue())
@@ -63,6 +67,7 @@ def create_app(
     app.mount("/static", StaticFiles(directory=WEB, check_dir=False), name="static")
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_middleware(Gate, settings=settings)
+    app.add_middleware(AccessLog)
     return app
 
 

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         [sys.executable, "-m", "dpdy_core"], description="command in front of `run`, `render`, `inspect` (JSON list)"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = Field("text", description="log lines for people, or one JSON object a line")
 
     max_upload_bytes: int = Field(8 * 2**30, ge=1, description="largest upload")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest JSON body of a request")

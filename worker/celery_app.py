@@ -42,7 +42,11 @@ def run_worker(settings: Settings) -> None:
     def stopping(**_: Any) -> None:
         station.request_stop()
 
+    def leave_logging_alone(**_: Any) -> None:
+        """A receiver of this signal is all that Celery wants, to set up nothing itself."""
+
     signals.worker_shutting_down.connect(stopping)
+    signals.setup_logging.connect(leave_logging_alone)
     station.start()
     # one thread is enough to ring; the station's own thread supervises the child, which does the work
     worker = app.Worker(

@@ -1,12 +1,12 @@
 """`dpdy serve` and `dpdy worker`."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from api.logs import configure
 from api.settings import Settings
 from dpdy_core.errors import BadSettings
 from worker.celery_app import run_worker
@@ -34,7 +34,7 @@ def serve(
     Example: dpdy serve --port 8000 --data dpdy-data
     """
     settings = read_settings(host=host, port=port, data=data)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(settings.log_format, settings.log_level)
     try:
         serve_embedded(settings)
     except OSError as error:
@@ -50,7 +50,7 @@ def worker() -> None:
     Example: DPDY_BROKER_URL=redis://localhost DPDY_DATABASE_URL=postgresql://localhost/dpdy dpdy worker
     """
     settings = read_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(settings.log_format, settings.log_level)
     run_worker(settings)
 
 

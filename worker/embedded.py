@@ -51,8 +51,8 @@ def serve(settings: Settings) -> None:
     station = Station(settings, sessions, queue)
     config = uvicorn.Config(
         create_app(settings, queue, sessions),
-        log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        log_config=None,
+        access_log=False,
         timeout_graceful_shutdown=5,
     )
     listening = _bind(settings.host, settings.port)

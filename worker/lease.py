@@ -10,6 +10,7 @@ from api.db import queries
 from api.db.models import Job
 from api.db.session import Sessions
 from api.jobs import service, states
+from api.logs import carrying
 from api.settings import Settings
 from worker.supervisor import Stop
 
@@ -35,7 +36,7 @@ class Lease:
             self._ends_at = time.monotonic() + (job.run_deadline - job.heartbeat_at).total_seconds()
         self._stop: Stop | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"lease-{job.id}", daemon=True)
+        self._thread = threading.Thread(target=carrying(self._beat), name=f"lease-{job.id}", daemon=True)
 
     def __enter__(self) -> "Lease":
         self._thread.start()

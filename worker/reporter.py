@@ -17,6 +17,7 @@ from api.db.models import Artifact, Job, now
 from api.db.session import Sessions
 from api.jobs import service
 from api.jobs.stages import overall_eta, overall_progress, timestamp
+from api.logs import carrying
 from api.settings import Settings
 from dpdy_core.rundir import sha256_file
 from worker.lease import Lease
@@ -52,7 +53,7 @@ class JobReporter:
         self._pending: list[service.Event] = []
         self._previews: list[Artifact] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name=f"report-{job.id}", daemon=True)
+        self._thread = threading.Thread(target=carrying(self._keep_writing), name=f"report-{job.id}", daemon=True)
 
     def __enter__(self) -> "JobReporter":
         self._thread.start()

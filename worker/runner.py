@@ -19,6 +19,7 @@ from api.jobs.outbox import deliver
 from api.jobs.queue import JobQueue
 from api.jobs.removal import remove_job
 from api.jobs.uploads import child_environment
+from api.logs import about
 from api.settings import Settings
 from dpdy_core import __version__
 from dpdy_core.errors import DpdyError
@@ -33,6 +34,7 @@ from worker.supervisor import Outcome, Stop, supervise
 from worker.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
+engine_log = logging.getLogger("engine")
 
 STOPPING_PATIENCE = 10.0
 SILENCE = 0.4  # share of the lease after which a child without a pulse stops; it is killed at 0.6
@@ -66,7 +68,8 @@ class Runner:
                 with self.sessions.begin() as session:
                     job = service.claim(session, job_id, self.worker_id, self.settings.lease_seconds, seat.device)
                 if job is not None:
-                    self._attempt(job, seat)
+                    with about(job=job.id, attempt=job.attempt, tenant=getattr(job, "tenant", None)):
+                        self._attempt(job, seat)
                 return job is not None
         finally:
             self._busy.release()
@@ -160,10 +163,13 @@ class Runner:
             environment |= save_memory(job, run)
             journal.write(f"attempt {job.attempt} saves memory after it ran out: {LESS_MEMORY}", "worker")
             reporter.on_event({"event": "fallback", "message": f"attempt {job.attempt} saves memory: {LESS_MEMORY}"})
+
+        def on_line(text: str) -> None:
+            journal.write(text)
+            engine_log.info("%s", text)
+
         grace = self.settings.grace_seconds
-        return supervise(
-            command, reporter.on_event, journal.write, wanted_stop, grace, environment, keep_open=seat.keep_open
-        )
+        return supervise(command, reporter.on_event, on_line, wanted_stop, grace, environment, seat.keep_open)
 
     def _still_mine(self, lease: Lease) -> bool:
         """Whether the run folder may still be written to; a database that does not answer has not given it away."""

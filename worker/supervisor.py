@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from api.logs import carrying
+
 log = logging.getLogger(__name__)
 
 Stop = Literal["cancel", "yield", "deadline", "stall", "lost"]
@@ -69,8 +71,10 @@ def supervise(
         pass_fds=keep_open,
     )
     readers = [
-        threading.Thread(target=_read_lines, args=(child.stdout, _event_or_line(on_event, on_line)), daemon=True),
-        threading.Thread(target=_read_lines, args=(child.stderr, on_line), daemon=True),
+        threading.Thread(
+            target=carrying(_read_lines), args=(child.stdout, _event_or_line(on_event, on_line)), daemon=True
+        ),
+        threading.Thread(target=carrying(_read_lines), args=(child.stderr, on_line), daemon=True),
     ]
     for reader in readers:
         reader.start()

@@ -14,11 +14,12 @@ Sessions = sessionmaker[Session]
 def make_engine(url: URL) -> Engine:
     """An engine with the settings that this service relies on. One per process."""
     serialise = partial(json.dumps, allow_nan=False)
+    shared: dict[str, Any] = {"json_serializer": serialise, "hide_parameters": True}  # errors are logged
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, json_serializer=serialise, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        return create_engine(url, **shared, pool_pre_ping=True, connect_args={"connect_timeout": 5})
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, json_serializer=serialise, connect_args={"timeout": 20})
+    engine = create_engine(url, **shared, connect_args={"timeout": 20})
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

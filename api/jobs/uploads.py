@@ -28,6 +28,7 @@ from api.db.models import Upload, now
 from api.db.session import Sessions
 from api.errors import ServiceError
 from api.jobs.files import Files, new_id
+from api.logs import carrying
 from api.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class Checker:
 
     def submit(self, upload_id: str) -> None:
         """Check this upload soon."""
-        self._pool.submit(self._check, upload_id)
+        self._pool.submit(carrying(self._check), upload_id)
 
     def close(self) -> None:
         """Stop; what is unfinished stays `checking` for the next start."""

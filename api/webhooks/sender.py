@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from api.db.models import Delivery, Webhook
 from api.db.session import Sessions
+from api.logs import about
 from api.settings import Settings
 from api.webhooks import keys, outbox, target
 from api.webhooks.post import Unreachable, post
@@ -68,7 +69,8 @@ class Sender:
                 with self._sessions.begin() as session:
                     mine = outbox.claim(session, message)
                 if mine:
-                    self._try(message, webhook)
+                    with about(job=message.job_id, attempt=message.attempt):
+                        self._try(message, webhook)
                     tries += 1
             except Exception:  # the claim runs out, and the message is tried again
                 log.exception("webhook %s: trying again later", message.id)

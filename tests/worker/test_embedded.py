@@ -1,6 +1,7 @@
 """`dpdy serve` as a process, spoken to over HTTP only."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,16 @@ from tests.servers import free_port, process, wait_for, wait_ready
 from worker.cli import app
 
 SERVE = [sys.executable, "-m", "dpdy", "serve"]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that is run in this process sends its log to the stderr of its test only."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @contextmanager
