@@ -186,6 +186,8 @@ class Checker:
             command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
         ) as child:
             self._child = child
+            if self._closing.is_set():  # `close` came while the child started, and saw none
+                _kill_group(child)
             try:
                 output, errors = child.communicate(timeout=self._settings.inspect_seconds)
             except subprocess.TimeoutExpired:
