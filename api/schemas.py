@@ -226,12 +226,22 @@ class JobOut(BaseModel):
     warnings: list[str]
     metrics: dict[str, Any] | None = Field(description="evaluation/metrics.json without the single views")
     webhook: WebhookOut | None = Field(description="the receiver of its events, and each message with its tries")
+    expires_at: datetime | None = Field(description="deleted then, with all its files; null: kept, or not finished")
     deleted_at: datetime | None
-    receipt: dict[str, Any] | None = Field(description="what a deletion removed")
+    receipt: dict[str, Any] | None = Field(
+        description="what a deletion removed: path, kind, size and hash of each file"
+    )
     links: dict[str, str]
 
     @classmethod
-    def of(cls, job: Job, tags: list[str], queue_position: int | None, webhook: WebhookOut | None) -> Self:
+    def of(
+        cls,
+        job: Job,
+        tags: list[str],
+        queue_position: int | None,
+        webhook: WebhookOut | None,
+        retention_days: float | None,
+    ) -> Self:
         url = f"/v1/jobs/{job.id}"
         links = {"self": url} | {name: f"{url}/{name}" for name in JOB_LINKS}
         if job.upload_id:
@@ -240,9 +250,12 @@ class JobOut(BaseModel):
             links["parent"] = f"/v1/jobs/{job.parent_id}"
         if webhook:
             links["webhook"] = f"{url}/webhook"
+        expires_at = None
+        if retention_days is not None and job.finished_at is not None and job.deleted_at is None:
+            expires_at = job.finished_at + timedelta(days=retention_days)
         own = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
-        shown = {"tags": tags, "queue_position": queue_position, "webhook": webhook, "links": links}
-        return cls.model_validate({**own, **shown})
+        shown = {"tags": tags, "queue_position": queue_position, "webhook": webhook, "expires_at": expires_at}
+        return cls.model_validate({**own, **shown, "links": links})
 
 
 class JobPage(BaseModel):

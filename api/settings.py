@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait at one time")
     max_wait_seconds: float = Field(60.0, ge=0, description="longest long poll")
     max_log_bytes: int = Field(32 * 2**20, ge=1024, description="log kept of one job")
-    min_free_bytes: int = Field(2**30, ge=0, description="free disk space below which uploads and jobs are refused")
+    min_free_bytes: int = Field(2**30, ge=0, description="free disk space below which nothing new is taken or started")
     upload_idle_seconds: float = Field(60.0, gt=0, description="longest pause within an upload")
     upload_ttl_hours: float = Field(48.0, gt=0, description="hours until an upload that no job needs is deleted")
     inspect_seconds: float = Field(120.0, gt=0, description="time limit of the check of an upload")
@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     )
     webhook_loopback: bool = Field(
         False, description="for tests and development: receivers on this machine, by http and on any port, too"
+    )
+
+    retention_days: float | None = Field(
+        None, gt=0, description="days until a finished job is deleted with all its files; none: kept until asked"
+    )
+    reserve_free_bytes: int = Field(
+        2**28, ge=0, description="free disk space below which running jobs pause, for the database's sake"
     )
 
     heartbeat_seconds: float = Field(5.0, gt=0, description="between two signs of life of a running job")
@@ -98,6 +105,11 @@ class Settings(BaseSettings):
         if value and not named:
             raise ValueError("use file:///folder or s3://bucket/prefix")
         return value or None
+
+    @field_validator("retention_days", mode="before")
+    @classmethod
+    def _no_retention(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("broker_url", "prior", "scratch", "secret", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -74,4 +75,11 @@ def test_the_help_of_every_command_has_an_example_and_json_where_it_returns(name
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     assert re.search(rf"^Example: .*dpdy {name}\b", command.help or "", re.MULTILINE)
     if name not in ("serve", "worker"):
-        assert "--json" in {option for parameter in command.params for option in parameter.opts}
+        for leaf in leaves(command):
+            assert "--json" in {option for parameter in leaf.params for option in parameter.opts}, leaf.name
+
+
+def leaves(command: Any) -> list[Any]:
+    """The command itself, or the commands of a group."""
+    subs = getattr(command, "commands", {}).values()
+    return [leaf for sub in subs for leaf in leaves(sub)] or [command]

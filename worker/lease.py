@@ -27,7 +27,7 @@ class Lease:
     """
 
     def __init__(self, job: Job, settings: Settings, sessions: Sessions, stopping: threading.Event) -> None:
-        self._job_id, self._attempt = job.id, job.attempt
+        self._job_id, self._attempt, self._owner = job.id, job.attempt, job.owner or ""
         self._settings = settings
         self._sessions = sessions
         self._stopping = stopping
@@ -61,7 +61,9 @@ class Lease:
     def renew(self) -> bool:
         """Write a sign of life; False if the attempt is over. Raises SQLAlchemyError."""
         with self._sessions.begin() as session:
-            state = service.heartbeat(session, self._job_id, self._attempt, self._settings.lease_seconds)
+            state = service.heartbeat(
+                session, self._job_id, self._attempt, self._settings.lease_seconds, worker=self._owner
+            )
         if state is None:
             self.give_up()
         elif state == states.CANCELLING:
@@ -75,13 +77,14 @@ class Lease:
                 if time.monotonic() - renewed >= self._settings.heartbeat_seconds:
                     self.renew()
                     renewed = time.monotonic()
-                else:
-                    self._look()
+                self._look()
             except SQLAlchemyError as error:
                 log.warning("job %s: the database does not answer, trying again: %s", self._job_id, error)
 
     def _look(self) -> None:
-        """Hear of a cancellation between two renewals, by reading only."""
+        """Hear of a cancellation, or that this worker must yield, between two renewals, by reading only."""
         with self._sessions() as session:
             if queries.is_cancelling(session, self._job_id, self._attempt):
                 self._stop = "cancel"
+            elif queries.drain(session, self._owner) == "yield":
+                self._stop = "yield"

@@ -35,7 +35,7 @@ class JobReporter:
     def __init__(self, job: Job, run: Path, settings: Settings, sessions: Sessions, lease: Lease, keep: Keep) -> None:
         """`keep` stores the files of artifacts, and returns those that are stored."""
         self.problem: dict[str, Any] | None = None
-        self._job_id, self._attempt = job.id, job.attempt
+        self._job_id, self._attempt, self._worker = job.id, job.attempt, job.owner
         self._run = run
         self._settings = settings
         self._sessions = sessions
@@ -166,7 +166,7 @@ class JobReporter:
             }
         kept = self._keep(previews)
         with self._sessions.begin() as session:
-            mine = service.record(session, self._job_id, self._attempt, events, **values)
+            mine = service.record(session, self._job_id, self._attempt, events, worker=self._worker, **values)
             if mine:
                 for preview in kept:
                     session.merge(preview)

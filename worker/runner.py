@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+from contextlib import suppress
 
 from pydantic import ValidationError
 from sqlalchemy import delete
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from api.db import queries
 from api.db.models import Artifact, Job
 from api.db.session import Sessions
+from api.errors import ServiceError
 from api.jobs import faults, service, states
 from api.jobs.files import claim_scratch, make_files
 from api.jobs.logs import JobLog
@@ -83,8 +85,11 @@ class Runner:
             self.unfit = "its GPUs are gone"
         try:
             self.files.probe()
+            self.files.check_space()
         except OSError as error:
             self.unfit = f"the storage cannot be written ({error.strerror})"
+        except ServiceError as error:
+            self.unfit = f"the storage is full ({error.detail})"
         if self.unfit and self.unfit != before:
             log.error("this worker takes no jobs: %s", self.unfit)
         return present
@@ -94,7 +99,8 @@ class Runner:
         if self.stopping.is_set() or self._busy.locked():
             return False
         with self.sessions() as session:
-            waiting = queries.queued_jobs(session, limit=5 + len(self._beyond))
+            draining = queries.drain(session, self.worker_id)
+            waiting = [] if draining else queries.queued_jobs(session, limit=5 + len(self._beyond))
         for job_id in waiting:
             if job_id not in self._beyond and self.run(job_id):
                 return True
@@ -151,9 +157,15 @@ class Runner:
     def _supervise(
         self, job: Job, run: RunDir, reporter: JobReporter, journal: JobLog, lease: Lease, seat: Seat
     ) -> Outcome:
+        reserve = min(self.settings.reserve_free_bytes, self.settings.min_free_bytes)
+
         def wanted_stop() -> Stop | None:
-            stalled = reporter.seconds_without_progress() > self.settings.stall_seconds
-            return lease.wanted_stop() or ("stall" if stalled else None)
+            if stop := lease.wanted_stop():
+                return stop
+            with suppress(OSError):  # a disk that does not answer is the child's to report
+                if self.files.free_bytes() < reserve:
+                    return "full"
+            return "stall" if reporter.seconds_without_progress() > self.settings.stall_seconds else None
 
         command = prepare(job, run, self.settings, self.sessions, self.files)
         environment = child_environment(self.settings) | seat.environment
@@ -197,11 +209,13 @@ class Runner:
         """Write how the attempt ended, however long the database is away; the new state, None if it was taken over."""
         metrics = read_metrics(run) if verdict.state == states.SUCCEEDED else None
 
+        attempt, mine = (job.id, job.attempt), self.worker_id
+
         def write(session: Session) -> str | None:
             if verdict.state is None:
-                state = service.give_back(session, job.id, job.attempt, verdict.fault, verdict.reason, self.settings)
+                state = service.give_back(session, *attempt, verdict.fault, verdict.reason, self.settings, mine)
             else:
-                state = service.finish(session, job.id, job.attempt, verdict.state, verdict.problem, metrics=metrics)
+                state = service.finish(session, *attempt, verdict.state, verdict.problem, worker=mine, metrics=metrics)
             if state is not None and artifacts:
                 session.execute(delete(Artifact).where(Artifact.job_id == job.id))
                 session.add_all(artifacts)

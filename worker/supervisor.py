@@ -21,7 +21,7 @@ from api.logs import carrying
 
 log = logging.getLogger(__name__)
 
-Stop = Literal["cancel", "yield", "deadline", "stall", "lost"]
+Stop = Literal["cancel", "yield", "deadline", "stall", "full", "lost"]
 POLL_SECONDS = 0.1
 PULSE_SECONDS = 0.25
 TRACE_SECONDS = 1.0  # for the stacks of a stalled run to reach its log

@@ -13,7 +13,7 @@ from api.jobs import service
 from api.jobs.files import Files
 from api.jobs.outbox import deliver
 from api.jobs.queue import JobQueue
-from api.jobs.removal import remove_expired, remove_job
+from api.jobs.removal import remove_expired, remove_job, request_overdue
 from api.settings import Settings
 
 WORKER_MEMORY = timedelta(days=1)  # how long the row of a worker that is gone stays
@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings) -> None:
-    """One round: lost workers, messages not sent or lost, missed deadlines, unfinished deletions, old uploads."""
+    """One round: lost workers, messages not sent or lost, missed deadlines, deletions, old jobs and uploads."""
+    if settings.retention_days is not None:
+        request_overdue(sessions, settings.retention_days)
     with sessions() as session:
         stale = queries.stale_jobs(session)
         overdue = queries.overdue_jobs(session)

@@ -34,6 +34,8 @@ def judge(outcome: Outcome, problem: Problem | None) -> Verdict:
         return Verdict(states.FAILED, _problem("run-deadline", "The job was not finished in time", detail, remedy))
     if outcome.stop == "stall":
         return Verdict(fault=faults.STALLED, reason="the run made no progress and was stopped")
+    if outcome.stop == "full":
+        return Verdict(fault=faults.STORAGE_FULL, reason="the disk is full up to what the database needs")
     reported = faults.REPORTED.get(str((problem or {}).get("type")))
     if outcome.code in EXPECTED_FAILURES and problem is not None and reported is not None:
         return Verdict(fault=reported, reason=str(problem.get("detail")))

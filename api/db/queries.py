@@ -154,6 +154,21 @@ def jobs_to_delete(session: Session) -> Sequence[str]:
     return session.scalars(wanted).all()
 
 
+def jobs_past_retention(session: Session, days: float, limit: int = 100) -> Sequence[str]:
+    """Jobs that ended so many days ago, and whose deletion nobody has asked for."""
+    wanted = select(Job.id).where(*_past_retention(session, days))
+    return session.scalars(wanted.order_by(Job.finished_at).limit(limit)).all()
+
+
+def is_past_retention(session: Session, job_id: str, days: float) -> bool:
+    return session.scalar(select(Job.id).where(Job.id == job_id, *_past_retention(session, days))) is not None
+
+
+def _past_retention(session: Session, days: float) -> tuple[ColumnElement[bool], ...]:
+    old = Job.finished_at < database_now(session) - timedelta(days=days)
+    return (Job.state.not_in(("queued", *LIVE)), old, Job.delete_requested_at.is_(None))
+
+
 def events(session: Session, job_id: str, after: int, limit: int = 500) -> Sequence[JobEvent]:
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.number > after)
     return session.scalars(statement.order_by(JobEvent.number).limit(limit)).all()
@@ -175,6 +190,22 @@ def workers(session: Session, seen_within_seconds: float) -> Sequence[Worker]:
     """Workers that showed themselves lately."""
     limit = database_now(session) - timedelta(seconds=seen_within_seconds)
     return session.scalars(select(Worker).where(Worker.seen_at >= limit).order_by(Worker.id)).all()
+
+
+def all_workers(session: Session) -> Sequence[Worker]:
+    """Every worker that has not said goodbye, also those that are silent."""
+    return session.scalars(select(Worker).order_by(Worker.started_at, Worker.id)).all()
+
+
+def drain(session: Session, worker_id: str) -> str | None:
+    """Whether this worker was told to drain, and how."""
+    return session.scalar(select(Worker.drain).where(Worker.id == worker_id))
+
+
+def jobs_of_workers(session: Session) -> dict[str, str]:
+    """The job that each busy worker runs."""
+    running = session.execute(select(Job.owner, Job.id).where(Job.state.in_(LIVE), Job.owner.is_not(None)))
+    return {row.owner: row.id for row in running}
 
 
 def study(session: Session, study_id: str) -> Study | None:

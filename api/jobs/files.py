@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from api.db.models import Artifact, Job, Upload, now
+from api.db.models import Artifact, Upload
 from api.errors import ServiceError
-from api.jobs.stages import timestamp
 from api.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Files:
     def check_space(self, wanted: int = 0) -> None:
         """Raise 507 if `wanted` more bytes would leave too little room on the disk."""
         self.root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.root).free
+        free = self.free_bytes()
         if free - wanted < self.min_free_bytes:
             raise ServiceError(
                 507,
@@ -141,35 +140,34 @@ class Files:
             return None
         return Stored(found.size, found.modified.timestamp(), lambda start, stop: bucket.read(key, start, stop))
 
-    def remove_job(self, job: Job, artifacts: Iterable[Artifact]) -> dict[str, Any]:
-        """Delete all files of a job; the receipt names each with its size and, where it was recorded, its hash."""
-        folder = self.job(job.id)
-        rows = list(artifacts)
-        hashes = {f"run/{row.path}": row.sha256 for row in rows}
-        removed: list[dict[str, Any]] = []
+    def free_bytes(self) -> int:
+        """What the disk still takes."""
+        return shutil.disk_usage(self.root).free
+
+    def job_files(self, job_id: str, artifacts: Iterable[Artifact]) -> Iterator[tuple[str, Stored]]:
+        """All that is stored of a job, its log and what no row names included: paths as in its folder, and bytes."""
+        folder = self.job(job_id)
+        for path in sorted(path for path in folder.rglob("*") if not path.is_symlink()):
+            if stored := _file(path):
+                yield path.relative_to(folder).as_posix(), stored
         if self.bucket:
-            prefix = f"jobs/{job.id}/"
-            objects = list(self.bucket.objects(prefix))
-            for found in objects:
-                paths = [f"run/{row.path}" for row in rows if row.object_key == found.key]  # equal files share one
-                for path in paths or [found.key.removeprefix(prefix)]:
-                    removed.append({"path": path, "size": found.size, "sha256": hashes.get(path)})
+            rows, prefix = list(artifacts), f"jobs/{job_id}/"
+            for found in list(self.bucket.objects(prefix)):
+                if stored := self._object(found.key):
+                    names = [f"run/{row.path}" for row in rows if row.object_key == found.key]  # equal files share one
+                    for name in names or [found.key.removeprefix(prefix)]:
+                        yield name, stored
+
+    def remove_job(self, job_id: str) -> None:
+        """Delete all files of a job; others may be doing the same."""
+        folder = self.job(job_id)
+        while folder.exists():
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+        if self.bucket:
+            prefix = f"jobs/{job_id}/"
             self.bucket.abort(self.bucket.unfinished(prefix))
-            self.bucket.remove(found.key for found in objects)
-        else:
-            for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-                relative = file.relative_to(folder).as_posix()
-                removed.append({"path": relative, "size": file.stat().st_size, "sha256": hashes.get(relative)})
-        if folder.exists():
-            shutil.rmtree(folder)
-        total = sum(entry["size"] for entry in removed)
-        return {
-            "job_id": job.id,
-            "deleted_at": timestamp(now()),
-            "count": len(removed),
-            "bytes": total,
-            "files": removed,
-        }
+            self.bucket.remove([found.key for found in self.bucket.objects(prefix)])
 
 
 def make_files(settings: Settings, owner: str = "api") -> Files:

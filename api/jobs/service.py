@@ -8,12 +8,12 @@ All functions take an open session and do not commit; what waits is in the outbo
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, update
 from sqlalchemy.orm import Session
 
 from api.db import queries
 from api.db.clock import database_now
-from api.db.models import Announcement, Artifact, Attempt, Job, JobEvent, JobTag, Webhook, now
+from api.db.models import Announcement, Artifact, Attempt, Job, JobEvent, JobTag, Webhook, Worker, now
 from api.errors import ServiceError
 from api.jobs import states
 from api.jobs.attempts import count_stages, end_attempt
@@ -48,6 +48,7 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float, devic
         job_id,
         states.RUNNING,
         Job.delete_requested_at.is_(None),
+        ~exists().where(Worker.id == owner, Worker.drain.is_not(None)),
         or_(Job.run_after.is_(None), Job.run_after <= time),
         owner=owner,
         started_at=func.coalesce(Job.started_at, time),
@@ -63,19 +64,23 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float, devic
     return job
 
 
-def record(session: Session, job_id: str, attempt: int, events: list[Event], **values: Any) -> bool:
+def record(
+    session: Session, job_id: str, attempt: int, events: list[Event], worker: str | None = None, **values: Any
+) -> bool:
     """Write a running attempt's progress and events. False if the attempt is over: its worker must stop."""
-    if _change(session, job_id, _is_mine(attempt), events, values) is None:
+    if _change(session, job_id, _is_mine(attempt, worker), events, values) is None:
         return False
     count_stages(session, [data for _, data in events])
     return True
 
 
-def heartbeat(session: Session, job_id: str, attempt: int, lease_seconds: float) -> str | None:
+def heartbeat(
+    session: Session, job_id: str, attempt: int, lease_seconds: float, worker: str | None = None
+) -> str | None:
     """Renew the lease of an attempt; its state (running or cancelling), or None if the attempt is over."""
     time = database_now(session)
     lease = {"heartbeat_at": time, "lease_expires_at": time + timedelta(seconds=lease_seconds)}
-    statement = update(Job).where(Job.id == job_id, *_is_mine(attempt)).values(**lease)
+    statement = update(Job).where(Job.id == job_id, *_is_mine(attempt, worker)).values(**lease)
     return session.scalar(statement.returning(Job.state).execution_options(synchronize_session=False))
 
 
@@ -99,6 +104,7 @@ def finish(
     state: str,
     problem: Problem | None,
     outcome: str | None = None,
+    worker: str | None = None,
     **values: Any,
 ) -> str | None:
     """End an attempt in a terminal state; what was being cancelled and did not succeed ends cancelled.
@@ -106,7 +112,7 @@ def finish(
     `outcome` is what the attempt's row says instead of the state.
     Returns the state in which it ended, None if the attempt was over already.
     """
-    job = _locked(session, job_id)
+    job = locked(session, job_id)
     if job.state == states.CANCELLING and state != states.SUCCEEDED:
         state, problem = states.CANCELLED, None
     if state == states.SUCCEEDED:
@@ -116,32 +122,38 @@ def finish(
         stages = close_running(job.stages, "cancelled" if state == states.CANCELLED else "failed")
     values |= {"stages": stages, "problem": problem, "finished_at": now(), "eta_seconds": None}
     values |= {"owner": None, "lease_expires_at": None}
-    if not _move(session, job_id, state, *_is_mine(attempt), **values):
+    if not _move(session, job_id, state, *_is_mine(attempt, worker), **values):
         return None
     end_attempt(session, job_id, attempt, outcome or state, (problem or {}).get("detail"))
     return state
 
 
 def give_back(
-    session: Session, job_id: str, attempt: int, fault: Fault | None, reason: str, settings: Settings
+    session: Session,
+    job_id: str,
+    attempt: int,
+    fault: Fault | None,
+    reason: str,
+    settings: Settings,
+    worker: str | None = None,
 ) -> str | None:
     """An attempt ended without a result: queue the next one, which goes on from the last checkpoint.
 
     The job fails when the fault's limit is reached; `fault` None: the worker only yielded. A job that was being
     cancelled ends cancelled. Returns the new state, None if the attempt was over already.
     """
-    job = _locked(session, job_id)
+    job = locked(session, job_id)
     if job.state == states.CANCELLING:
-        return finish(session, job_id, attempt, states.CANCELLED, None)
+        return finish(session, job_id, attempt, states.CANCELLED, None, worker=worker)
     pause = 0.0
     if fault is not None:
         times = 1 + queries.attempts_ended(session, job_id, fault.type, job.first_attempt)
         if times >= fault.limit(settings):
-            return finish(session, job_id, attempt, states.FAILED, _exhausted(fault, times, reason), fault.type)
+            return finish(session, job_id, attempt, states.FAILED, _exhausted(fault, times, reason), fault.type, worker)
         pause = fault.pause(times, settings)
     values = _next_attempt(job) | {"warnings": [*job.warnings, f"attempt {attempt}: {reason}"]}
     values["run_after"] = database_now(session) + timedelta(seconds=pause) if pause else None
-    if not _move(session, job_id, states.QUEUED, *_is_mine(attempt), **values):
+    if not _move(session, job_id, states.QUEUED, *_is_mine(attempt, worker), **values):
         return None
     end_attempt(session, job_id, attempt, fault.type if fault else YIELDED, reason)
     _announce(session, job_id, attempt + 1)
@@ -150,7 +162,7 @@ def give_back(
 
 def reap(session: Session, job_id: str, attempt: int, settings: Settings) -> str | None:
     """Take an attempt whose lease has expired from its worker; None if the lease was renewed, or is over, meanwhile."""
-    job = _locked(session, job_id)
+    job = locked(session, job_id)
     if job.lease_expires_at is None or job.lease_expires_at >= database_now(session):
         return None
     reason = f"its worker ({job.owner}) gave no sign of life for {settings.lease_seconds:g} s"
@@ -180,6 +192,7 @@ def expire(session: Session, job_id: str) -> bool:
 
 def request_delete(session: Session, job: Job) -> Job:
     """Mark a job for deletion, stopping it first if it still goes. Its files go when nothing runs any more."""
+    job = locked(session, job.id)  # nobody retries it behind our back
     if job.delete_requested_at is None:
         if job.state not in states.TERMINAL:
             request_cancel(session, job)
@@ -189,10 +202,9 @@ def request_delete(session: Session, job: Job) -> Job:
     return job
 
 
-def mark_deleted(session: Session, job: Job, receipt: dict[str, Any]) -> None:
-    """Leave a tombstone with the receipt of what was removed."""
+def mark_deleted(session: Session, job: Job) -> None:
+    """Leave a tombstone, with the receipt of what was removed."""
     job.deleted_at = now()
-    job.receipt = receipt
     job.config = job.settings = {}
     job.camera_paths = []
     job.metrics = None
@@ -233,14 +245,16 @@ def _exhausted(fault: Fault, times: int, reason: str) -> Problem:
     }
 
 
-def _locked(session: Session, job_id: str) -> Job:
+def locked(session: Session, job_id: str) -> Job:
     """The row as it is now, and as it stays until this transaction ends."""
     session.execute(update(Job).where(Job.id == job_id).values(version=Job.version))  # SQLite has no FOR UPDATE
     return session.get_one(Job, job_id, populate_existing=True)
 
 
-def _is_mine(attempt: int) -> tuple[ColumnElement[bool], ...]:
-    return (Job.attempt == attempt, Job.state.in_(states.LIVE))
+def _is_mine(attempt: int, worker: str | None) -> tuple[ColumnElement[bool], ...]:
+    """`worker` None: whoever holds it. A fail-over of the database may forget a claim and number the next one alike."""
+    mine = (Job.attempt == attempt, Job.state.in_(states.LIVE))
+    return mine if worker is None else (*mine, Job.owner == worker)
 
 
 def _move(session: Session, job_id: str, to: str, *where: ColumnElement[bool], **values: Any) -> Job | None:

@@ -18,6 +18,7 @@ from api.db.session import Sessions
 from api.errors import FieldErrors, ServiceError, field_errors, invalid, not_found
 from api.jobs import service
 from api.jobs.files import new_id
+from api.jobs.removal import lock_upload
 from api.jobs.stages import fresh_stages
 from api.schemas import CameraPath, JobRequest, RenderRequest
 from api.settings import Settings
@@ -100,6 +101,7 @@ def train_job(session: Session, request: JobRequest, settings: Settings) -> Job:
     names, documents = name_paths(request.camera_paths or [])
     if request.camera_paths:
         config = config.model_copy(update={"render": config.render.model_copy(update={"paths": tuple(names)})})
+    lock_upload(session, request.upload_id)  # nobody deletes it before our row is there
     upload = ready_upload(session, request.upload_id)
     _check_queue(session, settings)
     created = now()
@@ -118,9 +120,9 @@ def train_job(session: Session, request: JobRequest, settings: Settings) -> Job:
 
 def render_job(session: Session, parent_id: str, request: RenderRequest, settings: Settings) -> Job:
     """Another camera path from a finished job, as a job of its own."""
-    parent = queries.job(session, parent_id)
-    if parent is None:
+    if queries.job(session, parent_id) is None:
         raise not_found("job", parent_id)
+    parent = service.locked(session, parent_id)  # nobody deletes it before our row is there
     if parent.kind != "train" or parent.state != "succeeded" or parent.delete_requested_at:
         raise ServiceError(
             409,

@@ -10,14 +10,14 @@ from starlette.concurrency import run_in_threadpool
 
 from api.cursor import read_cursor, write_cursor
 from api.db import queries
-from api.db.models import Job, StudyClip
+from api.db.models import Job
 from api.deps import IdempotencyKey, Service, ServiceDep
 from api.errors import ServiceError, not_found
 from api.jobs import service as jobs
 from api.jobs import states
 from api.jobs.logs import read_job_log
 from api.jobs.outbox import deliver
-from api.jobs.removal import remove_job
+from api.jobs.removal import remove_job, request_removal
 from api.jobs.submission import make_once, render_job, train_job
 from api.schemas import JobOut, JobPage, JobRequest, LogPage, RenderRequest
 from api.webhooks import outbox as webhooks
@@ -55,7 +55,7 @@ def list_jobs(
     with service.sessions() as session:
         found = list(queries.jobs(session, state, tag, read_cursor(cursor), limit + 1))
         page = found[:limit]
-        items = _views(session, page)
+        items = _views(session, page, service)
     last = page[-1] if len(found) > limit else None
     return JobPage(items=items, next_cursor=write_cursor(last.created_at, last.id) if last else None)
 
@@ -98,17 +98,11 @@ def retry(job_id: str, response: Response, service: ServiceDep) -> JobOut:
 def delete(job_id: str, service: ServiceDep) -> JobOut:
     """Stops the job if it still goes, removes all its files, and leaves a tombstone with a receipt of them."""
     with service.sessions.begin() as session:
-        job = existing(session, job_id)
-        if queries.live_children(session, job_id):
-            detail = f"a render of job {job_id} waits or runs"
-            raise ServiceError(409, "job-in-use", "The job is in use", detail, "cancel the render first")
-        if queries.open_study(session, StudyClip.job_id == job_id):
-            detail = f"a study that is open shows renders of job {job_id}"
-            raise ServiceError(409, "job-in-use", "The job is in use", detail, "close the study first")
-        jobs.request_delete(session, job)
+        existing(session, job_id)
+        request_removal(session, job_id)
     remove_job(service.sessions, service.files, job_id)
     with service.sessions() as session:
-        return _views(session, [session.get_one(Job, job_id)])[0]
+        return _views(session, [session.get_one(Job, job_id)], service)[0]
 
 
 @router.post("/{job_id}/renders", status_code=202, summary="Render another camera path")
@@ -164,17 +158,17 @@ def _accepted(job: Job, response: Response, service: Service) -> JobOut:
 
 def _view(job_id: str, service: Service) -> JobOut:
     with service.sessions() as session:
-        return _views(session, [existing(session, job_id)])[0]
+        return _views(session, [existing(session, job_id)], service)[0]
 
 
-def _views(session: Session, rows: list[Job]) -> list[JobOut]:
-    ids = [job.id for job in rows]
+def _views(session: Session, rows: list[Job], service: Service) -> list[JobOut]:
+    ids, days = [job.id for job in rows], service.settings.retention_days
     tags, receivers = queries.tags(session, ids), webhooks.of_jobs(session, ids)
 
     def view(job: Job) -> JobOut:
         webhook, messages = receivers.get(job.id, (None, []))
         shown = WebhookOut.of(webhook, messages[:SHOWN_DELIVERIES]) if webhook else None
-        return JobOut.of(job, tags[job.id], queries.queue_position(session, job), shown)
+        return JobOut.of(job, tags[job.id], queries.queue_position(session, job), shown, days)
 
     return [view(job) for job in rows]
 

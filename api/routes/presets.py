@@ -18,6 +18,7 @@ LIMITS = (
     "max_queued_jobs",
     "max_wait_seconds",
     "upload_ttl_hours",
+    "retention_days",
     "idempotency_hours",
     "stream_seconds",
     "max_attempts",
@@ -56,7 +57,8 @@ def info(service: ServiceDep) -> dict[str, Any]:
         "auth": "off",
         "embedded": settings.broker_url is None,
         "workers": [
-            {"id": row.id, "version": row.version, "devices": row.devices, "seen_at": row.seen_at} for row in workers
+            {"id": row.id, "version": row.version, "devices": row.devices, "seen_at": row.seen_at, "drain": row.drain}
+            for row in workers
         ],
         "devices": [device for row in workers for device in row.devices],
     }

@@ -160,3 +160,4 @@ class Worker(Base):
     devices: Mapped[list[Any]]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+    drain: Mapped[str | None] = mapped_column(String(10))  # takes nothing new: finish its job, or yield it
