@@ -87,6 +87,8 @@ def match_features(database: Path, pairs: list[tuple[str, str]], seed: int, chec
     """Match the pairs of images and verify them geometrically; `check(share done)` may raise."""
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = database.parent / "pairs.txt"
+    options = pycolmap.FeatureMatchingOptions()
+    options.num_threads = 1  # its nearest neighbours come from a threaded BLAS: about 1 run in 50 differed with several
     for done, part in _parts(pairs):
         Path(pairing.match_list_path).write_text("\n".join(f"{one} {two}" for one, two in part))
 
@@ -95,6 +97,7 @@ def match_features(database: Path, pairs: list[tuple[str, str]], seed: int, chec
             pycolmap.match_image_pairs(
                 database,
                 pairing_options=pairing,
+                matching_options=options,
                 verification_options=verification(seed),
                 device=pycolmap.Device.cpu,
                 cancellation_token=token,
