@@ -1,16 +1,18 @@
 """What routes ask for in their signatures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.access import Caller
 from api.db.session import Sessions
 from api.jobs.files import Files
 from api.jobs.queue import JobQueue
 from api.jobs.uploads import Checker
 from api.settings import Settings
+from api.signing import Links
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,29 @@ class Service:
     queue: JobQueue
     files: Files
     checker: Checker
+    links: Links
     closing: Event = field(default_factory=Event)
 
 
-def _service(request: Request) -> Service:
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _everybodys(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-ServiceDep = Annotated[Service, Depends(_service)]
+CallerDep = Annotated[Caller, Depends(_caller)]
+EverybodysDep = Annotated[Service, Depends(_everybodys)]  # sees all tenants: for health, metrics and voters only
+
+
+def _theirs(service: EverybodysDep, caller: CallerDep) -> Service:
+    return replace(service, sessions=service.sessions.of(caller.tenant))
+
+
+ServiceDep = Annotated[Service, Depends(_theirs)]  # sees the caller's rows only
 IdempotencyKey = Annotated[
     str | None,
     Header(alias="Idempotency-Key", min_length=1, max_length=255, description="repeats with it make one job only"),

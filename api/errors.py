@@ -24,6 +24,7 @@ STATUS_TYPES = {
     400: ("bad-request", "The request cannot be read"),
     404: ("not-found", "There is no such thing"),
     405: ("method-not-allowed", "The method is not allowed here"),
+    408: ("body-stalled", "The body did not come in time"),
     413: ("body-too-large", "The body is too large"),
     415: ("unsupported-media-type", "The media type is not supported"),
 }

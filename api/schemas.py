@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
@@ -283,12 +282,12 @@ class ArtifactOut(BaseModel):
     stage: str | None
     attempt: int
     created_at: datetime
-    url: str
+    url: str = Field(description="where API keys are needed: a signed link, good for a while without one")
 
     @classmethod
-    def of(cls, artifact: Artifact) -> Self:
+    def of(cls, artifact: Artifact, url: str) -> Self:
         own = {name: getattr(artifact, name) for name in cls.model_fields if name != "url"}
-        return cls.model_validate({**own, "url": f"/v1/jobs/{artifact.job_id}/artifacts/{quote(artifact.path)}"})
+        return cls.model_validate({**own, "url": url})
 
 
 class ArtifactList(BaseModel):

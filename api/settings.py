@@ -9,8 +9,6 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
-from dpdy_core.errors import BadSettings
-
 
 class Settings(BaseSettings):
     """One service: the API and its workers read the same variables."""
@@ -25,7 +23,7 @@ class Settings(BaseSettings):
     )
     prior: str | None = Field(None, description="diffusers folder or hub id of an RGB-D model instead of the preset's")
     auth: Literal["on", "off"] | None = Field(
-        None, description="API keys are not available yet: `off` lets the service listen beyond loopback without them"
+        None, description="API keys: `on` or `off`; unset: off for this machine, on for requests from others"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -37,6 +35,7 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(8 * 2**30, ge=1, description="largest upload")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest JSON body of a request")
+    body_seconds: float = Field(30.0, gt=0, description="within which such a body must have come")
     max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait at one time")
     max_wait_seconds: float = Field(60.0, ge=0, description="longest long poll")
     max_log_bytes: int = Field(32 * 2**20, ge=1024, description="log kept of one job")
@@ -145,13 +144,3 @@ class Settings(BaseSettings):
     @property
     def scratch_folder(self) -> Path:
         return (self.scratch or self.data / "scratch").resolve()
-
-    def check_listening(self, host: str) -> None:
-        """Raise BadSettings for an address that strangers reach, unless that is wanted."""
-        if self.auth == "on":
-            raise BadSettings("DPDY_AUTH=on, but API keys are not available yet", "unset it and listen on 127.0.0.1")
-        if host not in ("localhost", "127.0.0.1", "::1") and self.auth != "off":
-            raise BadSettings(
-                f"listening on {host} would let everybody in, as API keys are not available yet",
-                "listen on 127.0.0.1, or set DPDY_AUTH=off if a firewall or proxy keeps strangers out",
-            )

@@ -59,6 +59,11 @@ class Links:
         return urlsafe_b64encode(hmac.digest(self._key, message, hashlib.sha256)).rstrip(b"=").decode()
 
 
+def is_signed(query: str) -> bool:
+    """Whether a query claims to be a link's."""
+    return "signature=" in query
+
+
 def make_links(settings: Settings) -> Links:
     """With `DPDY_SECRET`, or else a secret that is made once and kept in the data folder."""
     given = settings.secret.get_secret_value().encode() if settings.secret else _kept_secret(settings.data / "secret")

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
 from fastapi.testclient import TestClient
 
+from api import keys
 from api.db.models import Base
 from api.db.session import Sessions, make_engine, make_sessions
 from api.jobs.queue import WakeQueue
@@ -51,6 +53,16 @@ def job_when(http: httpx.Client, job_id: str, *wanted: str, seconds: float = 20)
         return job if job["state"] in wanted else None
 
     return wait_for(ask, seconds) or {}
+
+
+def make_key(sessions: Sessions, tenant: str = "ours", *scopes: str, expires_at: datetime | None = None) -> str:
+    """A new API key."""
+    with sessions.begin() as session:
+        return keys.create(session, tenant, "", scopes or ("write",), expires_at)[1]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 @dataclass

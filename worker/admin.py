@@ -16,6 +16,7 @@ from api.db.models import Worker
 from api.db.session import Sessions, make_engine, make_sessions
 from api.jobs.files import make_files
 from dpdy_core.errors import BadInput
+from worker.admin_keys import keys
 from worker.cli import read_settings
 from worker.garbage import collect
 
@@ -24,6 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 admin = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(admin, name="admin")
+admin.add_typer(keys, name="keys")
 
 
 @app.callback()

@@ -44,7 +44,6 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; a running job goes back to the queue and is resumed by the next start."""
-    settings.check_listening(settings.host)
     upgrade(settings.database)
     sessions = make_sessions(make_engine(settings.database))
     queue = WakeQueue()

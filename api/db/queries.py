@@ -22,6 +22,7 @@ from api.db.models import (
     Upload,
     Worker,
 )
+from api.db.session import ALL_TENANTS
 
 LIVE = ("running", "cancelling")
 
@@ -92,11 +93,13 @@ def queue_position(session: Session, job: Job) -> int | None:
     if job.state != "queued":
         return None
     earlier = tuple_(Job.queued_at, Job.id) < tuple_(job.queued_at, job.id)
-    return 1 + (session.scalar(select(func.count()).where(Job.state == "queued", earlier)) or 0)
+    ahead = select(func.count()).where(Job.state == "queued", earlier).execution_options(**ALL_TENANTS)
+    return 1 + (session.scalar(ahead) or 0)
 
 
 def queued_count(session: Session) -> int:
-    return session.scalar(select(func.count()).where(Job.state == "queued")) or 0
+    """Waiting jobs of everybody."""
+    return session.scalar(select(func.count()).where(Job.state == "queued").execution_options(**ALL_TENANTS)) or 0
 
 
 def queued_jobs(session: Session, limit: int = 100) -> Sequence[str]:

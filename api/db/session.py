@@ -1,14 +1,59 @@
-"""The engine and its sessions, for Postgres and SQLite."""
+"""The engine and its sessions, for Postgres and SQLite. A tenant's sessions see and change only what is theirs."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
-Sessions = sessionmaker[Session]
+from api.db.models import Owned
+
+ALL_TENANTS = {"all_tenants": True}  # execution options of the few statements that count over everybody
+
+
+class Sessions:
+    """A factory of short sessions: objects stay readable after the commit.
+
+    Those of `of(tenant)` add `tenant = ...` to every statement over a table that is `Owned`, and to what they insert:
+    a query that forgets whose rows it asks for cannot be written. Without a tenant (workers, operator) they see all.
+    """
+
+    def __init__(self, engine: Engine, tenant: str | None = None) -> None:
+        self._engine = engine
+        self._tenant = tenant
+
+    def __call__(self) -> Session:
+        info = {} if self._tenant is None else {"tenant": self._tenant}
+        return Session(self._engine, expire_on_commit=False, info=info)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A session that commits at the end of the block, and rolls back if it raises."""
+        with self() as session, session.begin():
+            yield session
+
+    def of(self, tenant: str) -> "Sessions":
+        return Sessions(self._engine, tenant)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _only_theirs(state: ORMExecuteState) -> None:
+    tenant = state.session.info.get("tenant")
+    if tenant is not None and not state.execution_options.get("all_tenants"):
+        mine = with_loader_criteria(Owned, lambda table: table.tenant == tenant, include_aliases=True)
+        state.statement = state.statement.options(mine)
+
+
+@event.listens_for(Session, "before_flush")
+def _make_theirs(session: Session, *_: object) -> None:
+    if (tenant := session.info.get("tenant")) is not None:
+        for row in session.new:
+            if isinstance(row, Owned):
+                row.tenant = tenant
 
 
 def make_engine(url: URL) -> Engine:
@@ -25,8 +70,8 @@ def make_engine(url: URL) -> Engine:
 
 
 def make_sessions(engine: Engine) -> Sessions:
-    """A factory of short sessions: objects stay readable after the commit."""
-    return sessionmaker(engine, expire_on_commit=False)
+    """Sessions that see everybody's rows."""
+    return Sessions(engine)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

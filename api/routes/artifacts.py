@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.db import queries
-from api.deps import ServiceDep
+from api.deps import CallerDep, ServiceDep
 from api.errors import ServiceError
 from api.jobs import states
 from api.jobs.archive import stream_zip
@@ -30,11 +31,20 @@ SANDBOX = {
 
 
 @router.get("/{job_id}/artifacts", summary="List artifacts")
-def list_artifacts(job_id: str, service: ServiceDep) -> ArtifactList:
-    """Every file of the job; while it runs, the previews so far."""
+def list_artifacts(job_id: str, service: ServiceDep, caller: CallerDep) -> ArtifactList:
+    """Every file of the job; while it runs, the previews so far.
+
+    Where API keys are needed, each `url` is a link that opens without one, for a while (see `link_seconds` in /v1/info).
+    """
     with service.sessions() as session:
         existing(session, job_id)
-        return ArtifactList(items=[ArtifactOut.of(row) for row in queries.artifacts(session, job_id)])
+        rows = queries.artifacts(session, job_id)
+
+    def url(path: str) -> str:
+        whole = f"/v1/jobs/{job_id}/artifacts/{path}"
+        return service.links.sign(whole, caller.tenant) if caller.keys_needed else quote(whole)
+
+    return ArtifactList(items=[ArtifactOut.of(row, url(row.path)) for row in rows])
 
 
 @router.get("/{job_id}/artifacts.zip", summary="Download all artifacts", response_class=StreamingResponse)

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from api.db import queries
-from api.deps import Service, ServiceDep
+from api.deps import EverybodysDep, Service
 from api.errors import ServiceError
 from dpdy_core import __version__
 from migrations import is_behind
@@ -24,7 +24,7 @@ def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Can jobs be taken and run?")
-def readyz(service: ServiceDep) -> JSONResponse:
+def readyz(service: EverybodysDep) -> JSONResponse:
     """503 unless the database answers and is migrated, the storage can be written, and a worker was seen lately."""
     checks = {"database": _database(service), "storage": _storage(service)}
     checks["worker"] = _worker(service) if checks["database"] == "ok" else "unknown"

@@ -12,14 +12,14 @@ from prometheus_client.registry import Collector
 from api.db import census, tallies
 from api.db.census import Census
 from api.db.models import JOB_STATES, UPLOAD_STATES
-from api.deps import ServiceDep
+from api.deps import EverybodysDep
 from dpdy_core import __version__
 
 router = APIRouter(tags=["service"])
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-def metrics(service: ServiceDep) -> Response:
+def metrics(service: EverybodysDep) -> Response:
     """Queue, leases, attempts, stages, devices, uploads, webhooks, workers and disk; see docs/deployment.md."""
     with service.sessions() as session:
         found = census.take(session, service.settings.lease_seconds)

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from api.db import queries
-from api.deps import ServiceDep
+from api.deps import CallerDep, ServiceDep
 from dpdy_core import __version__
 from dpdy_core.config import PATH_NAMES, STAGES, RunConfig
 from dpdy_core.presets import PRESETS
@@ -21,6 +21,7 @@ LIMITS = (
     "retention_days",
     "idempotency_hours",
     "stream_seconds",
+    "link_seconds",
     "max_attempts",
 )
 
@@ -42,11 +43,14 @@ def presets() -> dict[str, Any]:
 
 
 @router.get("/info", summary="Limits, versions, devices")
-def info(service: ServiceDep) -> dict[str, Any]:
-    """What a client should know before it sends anything. `workers` are those that showed themselves lately."""
+def info(service: ServiceDep, caller: CallerDep) -> dict[str, Any]:
+    """What a client should know before it sends anything. `workers` are those that showed themselves lately.
+
+    `auth` says whether a key is needed, `scopes` what the caller's allow; workers are not shown to strangers.
+    """
     settings = service.settings
     with service.sessions() as session:
-        workers = queries.workers(session, settings.lease_seconds)
+        workers = queries.workers(session, settings.lease_seconds) if caller.scopes else []
     return {
         "version": __version__,
         "api": "v1",
@@ -54,7 +58,9 @@ def info(service: ServiceDep) -> dict[str, Any]:
         "presets": list(PRESETS),
         "stages": STAGES,
         "camera_paths": PATH_NAMES,
-        "auth": "off",
+        "auth": "on" if caller.keys_needed else "off",
+        "tenant": caller.tenant or None,
+        "scopes": caller.scopes,
         "embedded": settings.broker_url is None,
         "workers": [
             {"id": row.id, "version": row.version, "devices": row.devices, "seen_at": row.seen_at, "drain": row.drain}

@@ -1,4 +1,7 @@
-"""User studies: pairs of renders shown blind, one vote a pair and voter, scores with intervals."""
+"""User studies: pairs of renders shown blind, one vote a pair and voter, scores with intervals.
+
+Voters need no key: who knows the id of a study may vote in it. Everything else is the owner's.
+"""
 
 from typing import Annotated, Literal
 
@@ -8,7 +11,7 @@ from sqlalchemy.orm import Session
 from api.cursor import read_cursor, write_cursor
 from api.db import queries
 from api.db.models import Study, StudyClip, StudyVoter
-from api.deps import ServiceDep
+from api.deps import EverybodysDep, ServiceDep
 from api.errors import ServiceError, not_found
 from api.jobs.files import Files, Stored
 from api.routes.artifacts import SANDBOX
@@ -45,14 +48,14 @@ def list_studies(
 
 
 @router.get("/{study_id}", summary="A study, as voters may see it")
-def get_study(study_id: str, service: ServiceDep) -> StudyOut:
+def get_study(study_id: str, service: EverybodysDep) -> StudyOut:
     """Names no method: those are in the results."""
     with service.sessions() as session:
         return StudyOut.of(_existing(session, study_id))
 
 
 @router.post("/{study_id}/voters", status_code=201, summary="Join as a voter")
-def join(study_id: str, service: ServiceDep) -> BallotOut:
+def join(study_id: str, service: EverybodysDep) -> BallotOut:
     """A new voter, with a ballot in random order and with random sides."""
     with service.sessions.begin() as session:
         voter = studies.join(session, _existing(session, study_id))
@@ -60,7 +63,7 @@ def join(study_id: str, service: ServiceDep) -> BallotOut:
 
 
 @router.get("/{study_id}/voters/{voter_id}", summary="Where a voter stands")
-def ballot(study_id: str, voter_id: str, service: ServiceDep) -> BallotOut:
+def ballot(study_id: str, voter_id: str, service: EverybodysDep) -> BallotOut:
     """The pair that the voter is to judge next."""
     with service.sessions.begin() as session:
         return _ballot(session, studies.voter_of(session, _existing(session, study_id), voter_id))
@@ -69,7 +72,7 @@ def ballot(study_id: str, voter_id: str, service: ServiceDep) -> BallotOut:
 @router.get("/{study_id}/pairs/{pair_id}/{side}", summary="A clip of a pair", response_class=Response)
 @router.head("/{study_id}/pairs/{pair_id}/{side}", include_in_schema=False)
 def clip(
-    study_id: str, pair_id: str, side: Literal["left", "right"], request: Request, service: ServiceDep
+    study_id: str, pair_id: str, side: Literal["left", "right"], request: Request, service: EverybodysDep
 ) -> Response:
     """The video, with `Range`. Neither address nor headers tell whose it is."""
     with service.sessions() as session:
@@ -84,7 +87,7 @@ def clip(
 
 
 @router.post("/{study_id}/votes", status_code=201, summary="Vote")
-def vote(study_id: str, request: VoteRequest, service: ServiceDep) -> BallotOut:
+def vote(study_id: str, request: VoteRequest, service: EverybodysDep) -> BallotOut:
     """One vote a pair and voter; the answer has the next pair."""
     with service.sessions.begin() as session:
         study = _existing(session, study_id)

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api.db.models import Delivery, Webhook
-from api.deps import Service, ServiceDep
+from api.deps import CallerDep, Service, ServiceDep
 from api.errors import ServiceError, not_found
 from api.routes.jobs import existing
 from api.webhooks import keys, outbox
@@ -14,15 +14,15 @@ router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 
 @router.get("/webhooks/secret", summary="The secret that signs webhooks")
-def secret(service: ServiceDep) -> SecretOut:
+def secret(service: ServiceDep, caller: CallerDep) -> SecretOut:
     """One for all jobs that bring none of their own; receivers verify with it (Standard Webhooks)."""
-    return SecretOut.model_validate(keys.of_tenant(service.sessions, keys.TENANT), from_attributes=True)
+    return SecretOut.model_validate(keys.of_tenant(service.sessions, caller.tenant), from_attributes=True)
 
 
 @router.post("/webhooks/secret/rotate", summary="Replace the secret")
-def rotate(service: ServiceDep) -> SecretOut:
+def rotate(service: ServiceDep, caller: CallerDep) -> SecretOut:
     """For a day messages carry signatures of both, so that receivers can change over."""
-    return SecretOut.model_validate(keys.rotate(service.sessions, keys.TENANT), from_attributes=True)
+    return SecretOut.model_validate(keys.rotate(service.sessions, caller.tenant), from_attributes=True)
 
 
 @router.get("/jobs/{job_id}/webhook", summary="The webhook of a job, with all its messages")

@@ -5,11 +5,10 @@ from datetime import timedelta
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from api.db.models import WebhookSecret, now
+from api.db.models import Job, WebhookSecret, now
 from api.db.session import Sessions
 from api.webhooks.signature import new_secret
 
-TENANT = "default"
 OVERLAP = timedelta(hours=24)
 
 
@@ -40,10 +39,12 @@ def rotate(sessions: Sessions, tenant: str) -> WebhookSecret:
         return session.get_one(WebhookSecret, tenant)
 
 
-def signing(sessions: Sessions, tenant: str, own: str | None) -> list[str]:
-    """The secrets that sign now: the job's own, or else its tenant's."""
+def signing(sessions: Sessions, job_id: str, own: str | None) -> list[str]:
+    """The secrets that sign a job's messages now: its own, or else its tenant's."""
     if own is not None:
         return [own]
+    with sessions() as session:
+        tenant = session.get_one(Job, job_id).tenant
     found = of_tenant(sessions, tenant)
     overlaps = found.previous is not None and found.previous_until is not None and found.previous_until > now()
     return [found.secret, *([found.previous] if overlaps and found.previous else [])]

@@ -96,7 +96,7 @@ class Sender:
         receiver = target.parse(webhook.url, loopback)
         found = target.addresses(receiver, loopback, self._resolver)
         timestamp = int(time.time())
-        signing = keys.signing(self._sessions, keys.TENANT, webhook.secret)
+        signing = keys.signing(self._sessions, message.job_id, webhook.secret)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"DpDy/{__version__}",

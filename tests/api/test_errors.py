@@ -7,7 +7,6 @@ from fastapi.testclient import TestClient
 
 from api.main import create_app
 from api.settings import Settings
-from dpdy_core.errors import BadSettings
 from tests.harness import Harness, harness
 
 
@@ -59,28 +58,6 @@ def test_bodies_are_short(make_settings: Callable[..., Settings]) -> None:
         for content in (b'"' + b"x" * 3000 + b'"', iter([b'"' + b"x" * 1500, b"x" * 1500 + b'"'])):
             answer = service.http.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
             assert (answer.status_code, answer.json()["type"]) == (413, "body-too-large")
-
-
-@pytest.mark.parametrize(
-    ("server", "auth", "status"), [("192.0.2.7", None, 403), ("192.0.2.7", "off", 200), ("127.0.0.1", None, 200)]
-)
-def test_strangers_stay_out_without_keys(
-    make_settings: Callable[..., Settings], server: str, auth: str | None, status: int
-) -> None:
-    http = TestClient(create_app(make_settings(auth=auth)), base_url=f"http://{server}")
-    answer = http.get("/livez")
-    assert answer.status_code == status
-    if status == 403:
-        assert answer.json()["type"] == "auth-unavailable"
-
-
-def test_settings_refuse_to_listen_to_strangers(make_settings: Callable[..., Settings]) -> None:
-    make_settings().check_listening("127.0.0.1")
-    make_settings(auth="off").check_listening("0.0.0.0")
-    with pytest.raises(BadSettings, match="everybody"):
-        make_settings().check_listening("0.0.0.0")
-    with pytest.raises(BadSettings, match="not available"):
-        make_settings(auth="on").check_listening("127.0.0.1")
 
 
 def test_service_routes(service: Harness) -> None:

@@ -96,8 +96,6 @@ def test_killed_outright_the_next_start_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "variables", "said"),
     [
-        (["--host", "0.0.0.0"], {}, "DPDY_AUTH=off"),
-        ([], {"DPDY_AUTH": "on"}, "not available"),
         ([], {"DPDY_MAX_UPLOAD_BYTES": "many"}, "DPDY_MAX_UPLOAD_BYTES"),
         ([], {"DPDY_LEASE_SECONDS": "9"}, "three times"),
         ([], {"DPDY_STORAGE_URL": "ftp://host/folder"}, "DPDY_STORAGE_URL"),

@@ -1,6 +1,6 @@
 """The tables, a noun a file."""
 
-from api.db.models.base import Base, UtcDateTime, now, one_of
+from api.db.models.base import DEFAULT_TENANT, Base, Owned, UtcDateTime, now, one_of
 from api.db.models.jobs import (
     JOB_STATES,
     Announcement,
@@ -12,6 +12,7 @@ from api.db.models.jobs import (
     JobTag,
     Worker,
 )
+from api.db.models.keys import SCOPES, ApiKey
 from api.db.models.studies import CHOICES, Study, StudyClip, StudyPair, StudyVoter
 from api.db.models.tallies import Tally
 from api.db.models.uploads import UPLOAD_STATES, Upload
@@ -19,10 +20,13 @@ from api.db.models.webhooks import DELIVERY_STATES, Delivery, Webhook, WebhookSe
 
 __all__ = [
     "CHOICES",
+    "DEFAULT_TENANT",
     "DELIVERY_STATES",
     "JOB_STATES",
+    "SCOPES",
     "UPLOAD_STATES",
     "Announcement",
+    "ApiKey",
     "Artifact",
     "Attempt",
     "Base",
@@ -31,6 +35,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobTag",
+    "Owned",
     "Study",
     "StudyClip",
     "StudyPair",

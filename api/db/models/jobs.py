@@ -6,14 +6,14 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from api.db.models.base import Base, one_of
+from api.db.models.base import DEFAULT_TENANT, Base, Owned, one_of
 
 JOB_STATES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled", "expired")
 
 KEPT = text("deleted_at IS NULL")
 
 
-class Job(Base):
+class Job(Owned, Base):
     """One job. `version` rises with every change and numbers the events; `attempt` fences out older workers.
 
     While it runs, `owner` holds a lease until `lease_expires_at`, a time of the database's clock.
@@ -26,6 +26,8 @@ class Job(Base):
         Index("ix_jobs_state_queued_at", "state", "queued_at"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_kept", "state", postgresql_where=KEPT, sqlite_where=KEPT),  # counting by state
+        Index("ix_jobs_tenant_created_at_id", "tenant", "created_at", "id"),
+        Index("ix_jobs_tenant_state", "tenant", "state"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -139,11 +141,14 @@ class Artifact(Base):
     object_key: Mapped[str | None] = mapped_column(String(200))  # in the bucket; none: a file of the run folder
 
 
-class IdempotencyKey(Base):
-    """What a key was first used for."""
+class IdempotencyKey(Owned, Base):
+    """What a key of a tenant was first used for."""
 
     __tablename__ = "idempotency_keys"
 
+    tenant: Mapped[str] = mapped_column(
+        String(64), primary_key=True, default=DEFAULT_TENANT, server_default=DEFAULT_TENANT
+    )
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))

@@ -5,12 +5,12 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from api.db.models.base import Base, one_of
+from api.db.models.base import Base, Owned, one_of
 
 CHOICES = ("left", "right", "tie")
 
 
-class Study(Base):
+class Study(Owned, Base):
     """A blind comparison of clips; `voters` counts those who came. It takes votes until it is closed."""
 
     __tablename__ = "studies"
