@@ -34,7 +34,7 @@ SANDBOX = {
 def list_artifacts(job_id: str, service: ServiceDep, caller: CallerDep) -> ArtifactList:
     """Every file of the job; while it runs, the previews so far.
 
-    Where API keys are needed, each `url` is a link that opens without one, for a while (see `link_seconds` in /v1/info).
+    Where API keys are needed, each `url` opens without one, for a while (`link_seconds` in /v1/info).
     """
     with service.sessions() as session:
         existing(session, job_id)

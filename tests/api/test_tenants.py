@@ -21,11 +21,12 @@ VOTERS = {  # who knows the address of a study may vote in it
 }
 LISTS = {"/v1/jobs", "/v1/studies"}
 OPERATORS = {"/metrics"}
+OWN = {"/v1/webhooks/secret", "/v1/webhooks/secret/rotate"}  # everybody has one
 
 
 @pytest.fixture
 def guarded(make_settings: Callable[..., Settings]) -> Iterator[Harness]:
-    with harness(make_settings(auth="on")) as service:
+    with harness(make_settings(auth="on", webhook_loopback=True)) as service:
         yield service
 
 
@@ -33,13 +34,22 @@ def owned(service: Harness) -> Document:
     """What a tenant has: an upload, a job that is done, an open study with a voter."""
     http = service.http
     http.headers.update(bearer(make_key(service.sessions, "ours")))
-    used, job = upload(http), service.finished()
+    used = upload(http)
+    job = service.submit(steer(), used, webhook="http://127.0.0.1:9/")
+    assert service.runner.run(job["id"])
+    job = service.job(job["id"])
     assert job["state"] == "succeeded"
     clips = [{"method": name, "job_id": job["id"], "path": "renders/orbit.mp4"} for name in ("a", "b")]
     study = http.post("/v1/studies", json={"name": "s", "clips": clips}).json()
     ballot = http.post(f"/v1/studies/{study['id']}/voters").json()
     del http.headers["Authorization"]
-    ids = {"job_id": job["id"], "upload_id": used, "study_id": study["id"], "voter_id": ballot["voter"]}
+    ids = {
+        "delivery_id": job["webhook"]["deliveries"][0]["id"],
+        "job_id": job["id"],
+        "upload_id": used,
+        "study_id": study["id"],
+        "voter_id": ballot["voter"],
+    }
     return ids | {"pair_id": ballot["pair"]["id"], "side": "left", "path": "report.html"}
 
 
@@ -97,6 +107,8 @@ def test_every_route_is_closed_to_strangers_and_to_other_tenants(guarded: Harnes
         answer = ask(guarded, method, path, ours, theirs)
         if path in OPERATORS:
             assert answer[0] == 403, where
+        elif path in OWN:
+            assert answer[0] == 200, where
         elif method == "GET" and path in LISTS:
             assert guarded.http.get(path, headers=theirs).json()["items"] == [], where
         elif path == "/v1/uploads":
@@ -133,3 +145,30 @@ def test_without_keys_all_belongs_to_the_default_tenant(
         for tenant, status in (("default", 200), ("ours", 404)):
             headers = bearer(make_key(later.sessions, tenant))
             assert later.http.get(f"/v1/jobs/{job['id']}", headers=headers).status_code == status
+
+
+def test_signed_links_open_one_file_for_reading(guarded: Harness) -> None:
+    ours = owned(guarded)
+    http, listing = guarded.http, f"/v1/jobs/{ours['job_id']}/artifacts"
+    reader = bearer(make_key(guarded.sessions, "ours", "read"))
+    items = {item["path"]: item["url"] for item in http.get(listing, headers=reader).json()["items"]}
+    link = items["renders/orbit.mp4"]
+    assert (
+        http.get(link).status_code == http.head(link).status_code == http.get(f"{link}&download=1").status_code == 200
+    )
+    query = link.partition("?")[2]
+    forged = [
+        link[:-2] + ("AA" if link[-2:] != "AA" else "BB"),
+        link.replace("tenant=ours", "tenant=theirs"),
+        link.replace("expires=", "expires=9"),
+        link + "&tenant=ours",
+        f"{listing}?{query}",
+        f"{listing}.zip?{query}",
+        f"{listing}/metrics.json?{query}",
+        f"/v1/jobs?{query}",
+    ]
+    for url in forged:
+        assert http.get(url).status_code == 401, url
+    for method in ("PUT", "DELETE", "POST"):
+        assert http.request(method, link).status_code == 401
+    assert http.get(link, headers=bearer("dpdy_wrong")).status_code == 401  # a key that is sent must be good
