@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from api.access import Caller
+from api.cookies import Cookies
 from api.db.session import Sessions
 from api.jobs.files import Files
 from api.jobs.queue import JobQueue
@@ -25,6 +26,7 @@ class Service:
     files: Files
     checker: Checker
     links: Links
+    cookies: Cookies
     closing: Event = field(default_factory=Event)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.headers import ALWAYS
 from api.logs import named
 from dpdy_core.errors import DpdyError
 
@@ -119,8 +120,10 @@ def add_handlers(app: FastAPI) -> None:
         if refusal.status == 503:
             log.warning("not available: %s", error)
         response = render(refusal)
-        if refusal.status == 500 and (identity := named("request_id")):  # answered outside of all middleware
-            response.headers["X-Request-ID"] = identity
+        if refusal.status == 500:  # answered outside of all middleware
+            response.headers.update(ALWAYS)
+            if identity := named("request_id"):
+                response.headers["X-Request-ID"] = identity
         return response
 
     for kind in (

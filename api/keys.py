@@ -73,10 +73,18 @@ def find(session: Session, key: str) -> ApiKey | None:
     row = session.scalar(select(ApiKey).where(ApiKey.prefix == key[:_PREFIX]))
     if row is None or not hmac.compare_digest(row.digest, _digest(key)):
         return None
-    time = now()
-    if row.revoked_at or (row.expires_at and row.expires_at <= time):
-        return None
-    return row
+    return _valid(row)
+
+
+def get(session: Session, key_id: str) -> ApiKey | None:
+    """The row of a key by its id, if the key is valid now."""
+    row = session.get(ApiKey, key_id)
+    return _valid(row) if row else None
+
+
+def _valid(row: ApiKey) -> ApiKey | None:
+    ended = row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now())
+    return None if ended else row
 
 
 def note_use(session: Session, row: ApiKey) -> None:

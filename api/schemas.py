@@ -282,7 +282,7 @@ class ArtifactOut(BaseModel):
     stage: str | None
     attempt: int
     created_at: datetime
-    url: str = Field(description="where API keys are needed: a signed link, good for a while without one")
+    url: str = Field(description="for callers with an API key: a signed link")
 
     @classmethod
     def of(cls, artifact: Artifact, url: str) -> Self:

@@ -1,5 +1,6 @@
 """Every setting of the service, read from DPDY_* variables (and a `.env` file in the working directory)."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -87,6 +88,10 @@ class Settings(BaseSettings):
     secret: SecretStr | None = Field(
         None, min_length=32, description="signs download links, the same for all APIs; none: made and kept in `data`"
     )
+    session_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long a browser stays signed in")
+    cors_origins: list[str] = Field(
+        [], description='sites whose scripts may use the API with a key (JSON list, such as ["https://lab.example"])'
+    )
     link_seconds: float = Field(900.0, gt=0, description="how long a signed download link can be used")
 
     @field_validator("database_url")
@@ -109,6 +114,13 @@ class Settings(BaseSettings):
     @classmethod
     def _no_retention(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, value: list[str]) -> list[str]:
+        if wrong := [origin for origin in value if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?", origin)]:
+            raise ValueError(f"{wrong[0]!r} is no origin: use https://host or https://host:port, without a path or *")
+        return value
 
     @field_validator("broker_url", "prior", "scratch", "secret", mode="before")
     @classmethod

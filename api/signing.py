@@ -66,8 +66,12 @@ def is_signed(query: str) -> bool:
 
 def make_links(settings: Settings) -> Links:
     """With `DPDY_SECRET`, or else a secret that is made once and kept in the data folder."""
-    given = settings.secret.get_secret_value().encode() if settings.secret else _kept_secret(settings.data / "secret")
-    return Links(given, settings.link_seconds)
+    return Links(secret_of(settings), settings.link_seconds)
+
+
+def secret_of(settings: Settings) -> bytes:
+    """The secret of the service, from which the keys of all purposes are derived."""
+    return settings.secret.get_secret_value().encode() if settings.secret else _kept_secret(settings.data / "secret")
 
 
 def _kept_secret(file: Path) -> bytes:

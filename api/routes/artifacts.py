@@ -34,7 +34,7 @@ SANDBOX = {
 def list_artifacts(job_id: str, service: ServiceDep, caller: CallerDep) -> ArtifactList:
     """Every file of the job; while it runs, the previews so far.
 
-    Where API keys are needed, each `url` opens without one, for a while (`link_seconds` in /v1/info).
+    To a caller with an API key each `url` opens without one, for a while (`link_seconds` in /v1/info).
     """
     with service.sessions() as session:
         existing(session, job_id)
@@ -42,7 +42,7 @@ def list_artifacts(job_id: str, service: ServiceDep, caller: CallerDep) -> Artif
 
     def url(path: str) -> str:
         whole = f"/v1/jobs/{job_id}/artifacts/{path}"
-        return service.links.sign(whole, caller.tenant) if caller.keys_needed else quote(whole)
+        return service.links.sign(whole, caller.tenant) if caller.bare else quote(whole)
 
     return ArtifactList(items=[ArtifactOut.of(row, url(row.path)) for row in rows])
 

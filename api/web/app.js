@@ -1,6 +1,7 @@
 // Routes: #/ is the form and the list of jobs, #/jobs/ID one job; #/studies, #/studies/ID (to vote), #/studies/ID/results.
 import { ago, api, badge, el, fill, problemBox, setText } from "./dom.js";
 import { jobView } from "./job.js";
+import { loginView } from "./login.js";
 import { studiesView } from "./studies.js";
 import { resultsPage } from "./study.js";
 import { uploadForm } from "./upload.js";
@@ -8,6 +9,7 @@ import { voteView } from "./vote.js";
 
 const main = document.getElementById("main");
 let close = () => {};
+let locked = false; // a key is needed, and none was shown
 
 function home() {
   document.title = "DpDy";
@@ -94,7 +96,8 @@ function route() {
   const [, kind, id, results] = location.hash.match(/^#\/(jobs|studies)(?:\/([^/]+)(\/results)?)?$/) || [];
   const voting = kind === "studies" && Boolean(id) && !results;
   document.body.classList.toggle("voting", voting); // voters get no way to results
-  if (voting) close = voteView(main, decodeURIComponent(id));
+  if (locked && !voting) close = loginView(main, enter);
+  else if (voting) close = voteView(main, decodeURIComponent(id));
   else if (kind === "studies") close = id ? resultsPage(main, decodeURIComponent(id)) : studiesView(main);
   else close = kind && id ? jobView(main, decodeURIComponent(id)) : home();
   window.scrollTo(0, 0);
@@ -102,12 +105,27 @@ function route() {
 
 async function showServer() {
   const place = document.getElementById("server");
+  const leave = document.getElementById("leave");
   try {
     const info = await api("/info");
-    setText(place, info.version ? `version ${info.version}` : "");
+    locked = info.auth === "on" && !info.tenant;
+    setText(place, [info.version && `version ${info.version}`, info.auth === "on" && info.tenant].filter(Boolean).join(" · "));
+    leave.hidden = info.auth !== "on" || locked;
   } catch {
     setText(place, "");
   }
+}
+
+async function enter() {
+  await showServer();
+  route();
+}
+
+async function signOut() {
+  close();
+  close = () => {};
+  await api("/session", { method: "DELETE" }).catch(() => {});
+  enter();
 }
 
 window.addEventListener("hashchange", () => {
@@ -115,5 +133,11 @@ window.addEventListener("hashchange", () => {
   route();
   main.focus({ preventScroll: true });
 });
-route();
-showServer();
+window.addEventListener("signed-out", () => {
+  if (!locked) {
+    locked = true;
+    route();
+  }
+});
+document.getElementById("leave").addEventListener("click", signOut);
+enter();

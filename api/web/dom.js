@@ -33,11 +33,17 @@ export class Problem extends Error {
   }
 }
 
+// A key that ended meanwhile shows itself at any request: the page then asks for another one.
+function refused(status, document) {
+  if (status === 401) window.dispatchEvent(new Event("signed-out"));
+  return new Problem(status, document);
+}
+
 // A JSON answer. Throws Problem if the server refuses, TypeError if it cannot be reached.
 export async function api(path, options = {}) {
   const response = await fetch(`/v1${path}`, { headers: { Accept: "application/json" }, ...options });
   const document = response.status === 204 ? {} : await response.json().catch(() => ({}));
-  if (!response.ok) throw new Problem(response.status, document);
+  if (!response.ok) throw refused(response.status, document);
   return document;
 }
 
@@ -59,7 +65,7 @@ export function sendFile(file, onProgress, signal) {
     request.upload.addEventListener("progress", (event) => onProgress(event.loaded, file.size));
     request.addEventListener("load", () => {
       if (request.status < 300) resolve(request.response);
-      else reject(new Problem(request.status, request.response || {}));
+      else reject(refused(request.status, request.response || {}));
     });
     request.addEventListener("error", () => reject(new TypeError("The connection to the server broke.")));
     request.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")));
