@@ -23,6 +23,7 @@ from api.cookies import NAME, Cookies
 from api.db.models import DEFAULT_TENANT, SCOPES, ApiKey
 from api.db.session import Sessions
 from api.errors import ServiceError, as_service_error, render
+from api.rates import Buckets, Open
 from api.settings import Settings
 from api.signing import Links, is_signed
 
@@ -38,6 +39,7 @@ OPEN = [  # methods and paths that need no key: the page, what it must know befo
 ]
 SECRETS = re.compile(r"/v1/webhooks/secret")  # who may only read must not sign as us
 OPERATOR = re.compile(r"/metrics|/v1/admin(/.*)?")  # numbers of all tenants: only with the scope `admin`
+PROBES = ("/livez", "/readyz")
 SAME_SITE = (None, "same-origin", "none")  # Sec-Fetch-Site of requests that no other site sent
 
 
@@ -54,6 +56,11 @@ class Caller:
     keys_needed: bool = True
     bare: bool = False
 
+    @property
+    def limited(self) -> str:
+        """The tenant whose limits hold; nothing where no keys are needed."""
+        return self.tenant if self.keys_needed else ""
+
 
 NOBODY = Caller("", ())
 EVERYONE = Caller(DEFAULT_TENANT, SCOPES, keys_needed=False)
@@ -69,20 +76,41 @@ class Access:
         self._sessions = sessions
         self._links = links
         self._cookies = cookies
+        self._tenants = Buckets(settings.tenant_requests_per_minute)
+        self._strangers = Buckets(settings.stranger_requests_per_minute)
+        self._open = Open(settings.tenant_open_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
-            caller = await self._caller(scope)
+            caller = await self._counted(scope)
+            self._open.enter(caller.limited)
         except Exception as error:
             if not isinstance(error, ServiceError | SQLAlchemyError):
                 log.exception("a caller could not be told")
             await render(as_service_error(error))(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open.leave(caller.limited)
+
+    async def _counted(self, scope: Scope) -> Caller:
+        """The caller, as often as they may come; a refusal counts for the address. Raises 429."""
+        address = (scope.get("client") or ("",))[0]
+        try:
+            caller = await self._caller(scope)
+        except ServiceError:
+            self._strangers.take(address)
+            raise
+        if caller.limited:
+            self._tenants.take(caller.limited)
+        elif caller.keys_needed and scope["path"] not in PROBES:
+            self._strangers.take(address)
+        return caller
 
     async def _caller(self, scope: Scope) -> Caller:
         """Raises 401 without a valid key where one is needed, 403 where it lacks the scope."""

@@ -12,6 +12,7 @@ from api.db.session import Sessions
 from api.jobs.files import Files
 from api.jobs.queue import JobQueue
 from api.jobs.uploads import Checker
+from api.quotas import quota_of
 from api.settings import Settings
 from api.signing import Links
 
@@ -45,7 +46,8 @@ EverybodysDep = Annotated[Service, Depends(_everybodys)]  # sees all tenants: fo
 
 
 def _theirs(service: EverybodysDep, caller: CallerDep) -> Service:
-    return replace(service, sessions=service.sessions.of(caller.tenant))
+    quota = quota_of(service.settings) if caller.keys_needed else None
+    return replace(service, sessions=service.sessions.of(caller.tenant, quota))
 
 
 ServiceDep = Annotated[Service, Depends(_theirs)]  # sees the caller's rows only

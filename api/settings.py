@@ -94,6 +94,15 @@ class Settings(BaseSettings):
     )
     link_seconds: float = Field(900.0, gt=0, description="how long a signed download link can be used")
 
+    tenant_requests_per_minute: int = Field(3000, ge=0, description="of a tenant, for each API process; 0: no limit")
+    tenant_open_requests: int = Field(
+        200, ge=0, description="of a tenant at one time, for each API process; 0: no limit"
+    )
+    stranger_requests_per_minute: int = Field(600, ge=0, description="without a valid key, of an address; 0: no limit")
+    tenant_queued_jobs: int = Field(100, ge=0, description="jobs of a tenant that may wait; 0: no limit")
+    tenant_uploads: int = Field(1000, ge=0, description="uploads that a tenant may keep; 0: no limit")
+    tenant_upload_bytes: int = Field(100 * 2**30, ge=0, description="bytes of these together; 0: no limit")
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str | None) -> str | None:

@@ -22,12 +22,13 @@ class Sessions:
     a query that forgets whose rows it asks for cannot be written. Without a tenant (workers, operator) they see all.
     """
 
-    def __init__(self, engine: Engine, tenant: str | None = None) -> None:
+    def __init__(self, engine: Engine, tenant: str | None = None, quota: object = None) -> None:
         self._engine = engine
         self._tenant = tenant
+        self._quota = quota
 
     def __call__(self) -> Session:
-        info = {} if self._tenant is None else {"tenant": self._tenant}
+        info = {} if self._tenant is None else {"tenant": self._tenant, "quota": self._quota}
         return Session(self._engine, expire_on_commit=False, info=info)
 
     @contextmanager
@@ -36,8 +37,9 @@ class Sessions:
         with self() as session, session.begin():
             yield session
 
-    def of(self, tenant: str) -> "Sessions":
-        return Sessions(self._engine, tenant)
+    def of(self, tenant: str, quota: object = None) -> "Sessions":
+        """Those of one tenant; `quota` is checked by `api.quotas`."""
+        return Sessions(self._engine, tenant, quota)
 
 
 @event.listens_for(Session, "do_orm_execute")

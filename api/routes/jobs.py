@@ -19,6 +19,7 @@ from api.jobs.logs import read_job_log
 from api.jobs.outbox import deliver
 from api.jobs.removal import remove_job, request_removal
 from api.jobs.submission import make_once, render_job, train_job
+from api.quotas import check_jobs
 from api.schemas import JobOut, JobPage, JobRequest, LogPage, RenderRequest
 from api.webhooks import outbox as webhooks
 from api.webhooks.schemas import WebhookOut
@@ -90,6 +91,7 @@ def retry(job_id: str, response: Response, service: ServiceDep) -> JobOut:
         if upload and upload.deleted_at:
             detail = f"upload {upload.id} was deleted or has expired"
             raise ServiceError(409, "upload-gone", "The job cannot be retried", detail, "upload the capture again")
+        check_jobs(session, more=1)
         job = jobs.retry(session, job)
     return _accepted(job, response, service)
 

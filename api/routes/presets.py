@@ -24,6 +24,13 @@ LIMITS = (
     "link_seconds",
     "max_attempts",
 )
+TENANT_LIMITS = (  # only where keys are needed; 0: none
+    "tenant_requests_per_minute",
+    "tenant_open_requests",
+    "tenant_queued_jobs",
+    "tenant_uploads",
+    "tenant_upload_bytes",
+)
 
 
 @router.get("/presets", summary="Presets and settings")
@@ -54,7 +61,7 @@ def info(service: ServiceDep, caller: CallerDep) -> dict[str, Any]:
     return {
         "version": __version__,
         "api": "v1",
-        "limits": {name: getattr(settings, name) for name in LIMITS},
+        "limits": {name: getattr(settings, name) for name in (*LIMITS, *(TENANT_LIMITS if caller.keys_needed else ()))},
         "presets": list(PRESETS),
         "stages": STAGES,
         "camera_paths": PATH_NAMES,

@@ -8,11 +8,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.db import queries
-from api.deps import ServiceDep
+from api.deps import Service, ServiceDep
 from api.errors import ServiceError, invalid, not_found
 from api.jobs.files import new_id
 from api.jobs.removal import remove_upload
 from api.jobs.uploads import admit, receive, too_large
+from api.quotas import check_uploads
 from api.schemas import UploadOut
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -51,6 +52,7 @@ async def upload(
     if announced > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
     await run_in_threadpool(files.check_space, announced)
+    await run_in_threadpool(_check_quota, service, announced)
     try:
         received = await receive(request.stream(), files.uploads / f"{new_id('in')}.part", settings)
     except ClientDisconnect as error:
@@ -75,6 +77,12 @@ def get_upload(upload_id: str, service: ServiceDep) -> UploadOut:
 def delete_upload(upload_id: str, service: ServiceDep) -> None:
     """Refused with 409 while a job waits or runs that reads it."""
     remove_upload(service.sessions, service.files, upload_id)
+
+
+def _check_quota(service: Service, announced: int) -> None:
+    """Before the bytes come; what came is counted again."""
+    with service.sessions() as session:
+        check_uploads(session, max(announced, 1))
 
 
 def _clean(filename: str) -> str:
