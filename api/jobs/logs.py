@@ -64,7 +64,7 @@ def read_job_log(files: Files, job_id: str, after: int, limit: int) -> tuple[lis
         number = int(PurePosixPath(found.key).stem)
         if number < attempt or len(lines) == limit:
             continue
-        begin = offset if number == attempt else 0
+        begin = min(offset, found.size) if number == attempt else 0
         with suppress(FileNotFoundError):
             text = io.BytesIO(b"".join(files.bucket.read(found.key, begin, found.size)))
             more, read = _lines(text, limit - len(lines))
@@ -77,7 +77,7 @@ def read_log(path: Path, after: int, limit: int) -> tuple[list[dict[str, Any]], 
     if not path.exists():
         return [], 0
     with path.open("rb") as file:
-        file.seek(after)
+        file.seek(min(after, path.stat().st_size))  # no file system seeks as far as a cursor may say
         lines, read = _lines(file, limit)
     return lines, after + read
 

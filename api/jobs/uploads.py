@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 BUFFER = 1 << 20
 _ENGINE_LIMITS = ("decode_memory_bytes", "decode_seconds", "decode_file_bytes")
+_CREDENTIALS = tuple(f"DPDY_{name}" for name in ("DATABASE_URL", "BROKER_URL", "STORAGE_URL", "SECRET", "API_KEY"))
+_CREDENTIALS += ("PGPASSWORD", "AWS_")
 _SCRATCH = ".check."  # prefix of the folder for a check's temporary files
 INPUT_ERRORS = (2, 3)  # exit codes with which `inspect` says what is wrong with the file
 
@@ -210,8 +212,7 @@ class Checker:
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of an engine child: with its limits, without the service's credentials."""
     given = {f"DPDY_{key.upper()}": str(getattr(settings, key)) for key in _ENGINE_LIMITS} | {"PYTHONUNBUFFERED": "1"}
-    secret = ("DPDY_DATABASE_URL", "DPDY_BROKER_URL", "DPDY_STORAGE_URL", "DPDY_SECRET", "PGPASSWORD", "AWS_")
-    return {key: value for key, value in os.environ.items() if not key.startswith(secret)} | given
+    return {key: value for key, value in os.environ.items() if not key.startswith(_CREDENTIALS)} | given
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
