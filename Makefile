@@ -41,11 +41,12 @@ browser: # the page is tested in a real browser
 faults: .venv/.installed-test ## all fault tests, and their table in docs/reliability.md (some 15 minutes)
 	FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults -m 'faults or not faults'
 
-lint: .venv/.installed-test ## ruff, mypy, import arrows
+lint: .venv/.installed-test ## ruff, mypy, import arrows, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 
 bench: .venv/.installed ## tables of speed; never pass or fail
 	$(BIN)/python -m tests.bench
