@@ -25,7 +25,7 @@ from api.db.session import Sessions
 from api.errors import ServiceError, as_service_error, render
 from api.rates import Buckets, Open
 from api.settings import Settings
-from api.signing import Links, is_signed
+from api.signing import SHARED, Links, is_signed
 
 log = logging.getLogger(__name__)
 
@@ -118,10 +118,12 @@ class Access:
         if self._auth == "off" or (self._auth is None and not _from_elsewhere(scope, headers)):
             self._check_site(method, headers)
             return EVERYONE
+        if path.startswith(f"{SHARED}/"):
+            return _reader(self._links.sharer(method, path))
         query = scope["query_string"].decode("latin-1")
         if "authorization" not in headers:
             if is_signed(query):
-                return self._of_link(method, path, query)
+                return _reader(self._links.tenant_of(method, path, query))
             caller = await self._of_cookie(method, headers)
             if caller is None and (method == "OPTIONS" or _is_open(method, path)):
                 return NOBODY
@@ -152,12 +154,6 @@ class Access:
             )
         return caller
 
-    def _of_link(self, method: str, path: str, query: str) -> Caller:
-        tenant = self._links.tenant_of(method, path, query)
-        if tenant is None:
-            raise _unauthorised("the link is not one of ours for this, or its time is over", "")
-        return Caller(tenant, ("read",))
-
     async def _of_cookie(self, method: str, headers: Headers) -> Caller | None:
         """Who signed in, in a browser. Raises 403 for a write that the page itself did not send."""
         self._check_site(method, headers)
@@ -177,6 +173,13 @@ class Access:
         ours = headers.get("sec-fetch-site") in SAME_SITE or headers.get("origin") in self._friends
         if method not in (*READ, "OPTIONS") and not ours:
             raise _cross_site()
+
+
+def _reader(tenant: str | None) -> Caller:
+    """Who came by a link of this tenant's. Raises 401 for none."""
+    if tenant is None:
+        raise _unauthorised("the link is not one of ours for this, or its time is over", "")
+    return Caller(tenant, ("read",))
 
 
 def identify(session: Session, key: str) -> Caller | None:

@@ -9,8 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.logs import remember
+from api.signing import SHARED
 
 HEADER = "X-Request-ID"
+_SIGNED = re.compile(rf"^({SHARED}/[^/]+/)[^/]+")  # links whose signature is a part of their path
 PROBES = ("/livez", "/readyz", "/metrics")
 _GIVEN = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 GONE = 499  # nginx's status for a client that went before its answer began
@@ -51,9 +53,10 @@ class AccessLog:
 
     def _write(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         caller = scope.get("state", {}).get("caller")
+        path = _SIGNED.sub(r"\1-", scope["path"])
         fields = {
             "method": scope["method"],
-            "path": scope["path"],
+            "path": path,
             "status": status,
             "seconds": round(seconds, 4),
             "bytes": size,
@@ -63,4 +66,4 @@ class AccessLog:
         }
         level = logging.DEBUG if scope["path"] in PROBES and status < 500 else logging.INFO
         known = {key: value for key, value in fields.items() if value is not None}
-        log.log(level, "%s %s %s", scope["method"], scope["path"], status, extra={"fields": known})
+        log.log(level, "%s %s %s", scope["method"], path, status, extra={"fields": known})

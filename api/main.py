@@ -29,10 +29,19 @@ from api.signing import make_links
 from dpdy_core import __version__
 
 WEB = Path(__file__).parent / "web"
+TUS = [f"Upload-{name}" for name in ("Offset", "Length", "Metadata", "Checksum", "Expires")] + ["Tus-Resumable"]
 CORS: dict[str, Any] = {  # keys only: a cookie is never sent by another site
     "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Range", "X-Request-ID"],
-    "expose_headers": ["Content-Range", "ETag", "Location", "Retry-After", "X-Request-ID"],
+    "allow_headers": [
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "Last-Event-ID",
+        "Range",
+        "X-Request-ID",
+        *TUS,
+    ],
+    "expose_headers": ["Content-Range", "ETag", "Location", "Retry-After", "X-Request-ID", *TUS],
 }
 
 
@@ -76,6 +85,7 @@ def create_app(
     )
     app.state.service = service
     add_handlers(app)
+    app.include_router(artifacts.shared)
     for module in (uploads, jobs, events, artifacts, webhooks, studies, presets, session, health, metrics):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=WEB, check_dir=False), name="static")

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
@@ -18,6 +19,7 @@ from urllib.parse import parse_qs, quote, urlencode
 
 from api.settings import Settings
 
+SHARED = "/v1/shared"
 PURPOSE = b"dpdy signed links v1"  # the same secret makes other keys for other purposes
 _FIELDS = ("expires", "tenant", "signature")
 
@@ -51,6 +53,22 @@ class Links:
         if not (expires.isascii() and expires.isdecimal() and len(expires) <= 12):
             return None
         wanted = self._signature("GET" if method == "HEAD" else method, path, tenant, int(expires))
+        genuine = hmac.compare_digest(signature.encode(), wanted.encode())
+        return tenant if genuine and int(expires) > self._clock() else None
+
+    def share(self, job_id: str, tenant: str, file: str) -> str:
+        """A link to a file of a job beside which the job's other files can be read: those that a report shows."""
+        expires = int(self._clock() + self._seconds)
+        signature = self._signature("SHARE", job_id, tenant, expires)
+        return f"{SHARED}/{job_id}/{expires}.{tenant}.{signature}/{quote(file)}"
+
+    def sharer(self, method: str, path: str) -> str | None:
+        """Whose job the link `path`, decoded, opens; None if it is not ours, or its time is over."""
+        found = re.fullmatch(rf"{SHARED}/([^/]+)/(\d{{1,12}})\.([^./]+)\.([^./]+)/.*", path, re.ASCII | re.DOTALL)
+        if found is None or method not in ("GET", "HEAD"):
+            return None
+        job_id, expires, tenant, signature = found.groups()
+        wanted = self._signature("SHARE", job_id, tenant, int(expires))
         genuine = hmac.compare_digest(signature.encode(), wanted.encode())
         return tenant if genuine and int(expires) > self._clock() else None
 

@@ -102,6 +102,7 @@ def make_production(postgres_url: str, redis_url: str, data: Path, **variables: 
     environment = os.environ | {
         "DPDY_DATABASE_URL": postgres_url,
         "DPDY_BROKER_URL": redis_url,
+        "DPDY_DATA": str(data),
         "DPDY_STORAGE_URL": f"file://{data}",
         "DPDY_ENGINE": json.dumps(STANDIN),
         "DPDY_MIN_FREE_BYTES": "0",

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.db import queries
+from api.db.models import Artifact
 from api.deps import CallerDep, ServiceDep
 from api.errors import ServiceError
 from api.jobs import states
@@ -17,8 +18,10 @@ from api.jobs.files import Stored
 from api.routes.jobs import existing
 from api.routes.ranged import gone, send
 from api.schemas import ArtifactList, ArtifactOut
+from api.signing import SHARED
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
+shared = APIRouter(prefix=SHARED, tags=["artifacts"])
 
 SHOWN = ("image/", "video/", "text/", "application/json")  # the rest is only for download
 # a file is shown without the rights of this site, whatever is in it
@@ -26,6 +29,7 @@ SANDBOX = {
     "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; img-src 'self' data:;"
     " media-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",  # a report has no origin: what it shows is of another one
     "Cache-Control": "private, no-cache",
 }
 
@@ -40,11 +44,13 @@ def list_artifacts(job_id: str, service: ServiceDep, caller: CallerDep) -> Artif
         existing(session, job_id)
         rows = queries.artifacts(session, job_id)
 
-    def url(path: str) -> str:
-        whole = f"/v1/jobs/{job_id}/artifacts/{path}"
+    def url(row: Artifact) -> str:
+        whole = f"/v1/jobs/{job_id}/artifacts/{row.path}"
+        if caller.keys_needed and row.media_type == "text/html":  # it has no origin, so that no cookie gets its videos
+            return service.links.share(job_id, caller.tenant, row.path)
         return service.links.sign(whole, caller.tenant) if caller.bare else quote(whole)
 
-    return ArtifactList(items=[ArtifactOut.of(row, url(row.path)) for row in rows])
+    return ArtifactList(items=[ArtifactOut.of(row, url(row)) for row in rows])
 
 
 @router.get("/{job_id}/artifacts.zip", summary="Download all artifacts", response_class=StreamingResponse)
@@ -87,3 +93,10 @@ def download(
     etag = f'"{row.sha256}"' if final else None
     shown = row.media_type.startswith(SHOWN) and not as_file
     return send(request, stored, row.media_type, SANDBOX, etag, PurePosixPath(path).name, shown)
+
+
+@shared.get("/{job_id}/{token}/{path:path}", summary="A file by a link", response_class=Response)
+@shared.head("/{job_id}/{token}/{path:path}", include_in_schema=False)
+def download_shared(job_id: str, token: str, path: str, request: Request, service: ServiceDep) -> Response:  # noqa: ARG001
+    """As one artifact. The list of artifacts has such links to pages, which reach the files beside them, too."""
+    return download(job_id, path, request, service)

@@ -61,6 +61,9 @@ FORGED_LINKS: list[Attack] = [
         ("GET", "{files}/metrics.json?{query}"),
         ("GET", "{files}/renders/../metrics.json?{query}"),
         ("GET", "/v1/jobs?{query}"),
+        ("GET", "/v1/shared/{job}/9999999999.ours./renders/orbit.mp4"),
+        ("GET", "/v1/shared/{job}/9999999999.theirs.x/renders/orbit.mp4"),
+        ("GET", "/v1/shared/{job}/renders/orbit.mp4?{query}"),
         ("DELETE", "{file}?{query}"),
         ("POST", "/v1/jobs/{job}/cancel?{query}"),
     )

@@ -16,6 +16,7 @@ from api.jobs.uploads import child_environment
 from api.logs import JsonLines
 from api.main import create_app
 from api.settings import Settings
+from api.signing import Links
 from api.webhooks.signature import new_secret
 from tests.harness import bearer, job_when, make_key, steer, submit, upload
 from tests.production import STANDIN
@@ -47,6 +48,7 @@ def test_a_day_of_use_and_abuse(talkative: str, tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data=tmp_path / "data")  # type: ignore[call-arg]
     key = make_key(make_sessions(make_engine(settings.database)), "ours")
     own, site = new_secret(), {"Sec-Fetch-Site": "same-origin"}
+    api_links = Links(SECRET.encode(), 900)
     errors: list[str] = []
     with receiver() as inbox, httpx.Client(base_url=talkative, headers=bearer(key), timeout=20) as http:
         hook = {"url": inbox.url, "secret": own}
@@ -55,10 +57,22 @@ def test_a_day_of_use_and_abuse(talkative: str, tmp_path: Path) -> None:
         wait_for(lambda: inbox.messages)
         theirs = http.get("/v1/webhooks/secret").json()["secret"]
         link = http.get(f"/v1/jobs/{job}/artifacts").json()["items"][0]["url"]
+        page = api_links.share(job, "ours", "renders/orbit.mp4")
+        assert http.get(page).status_code == 200
+        assert http.get(page.replace("orbit", "none")).status_code == 404
         signature = re.search(r"signature=([^&]+)", link)
         cookie = http.post("/v1/session", json={"key": key}, headers=site).cookies["dpdy_session"]
         assert signature
-        secrets = [SECRET, key, key[13:45], own, theirs, signature[1], cookie.rpartition(".")[2]]
+        secrets = [
+            SECRET,
+            key,
+            key[13:45],
+            own,
+            theirs,
+            signature[1],
+            page.split(".")[2].partition("/")[0],
+            cookie.rpartition(".")[2],
+        ]
         half = key[:-1]
         for method, path, headers, body in (
             ("GET", f"{link}x", {"Authorization": ""}, None),

@@ -93,3 +93,16 @@ def test_the_secret_of_the_settings_counts_and_is_not_shown(make_settings: Calla
     path, query = parts(make_links(one).sign(PATH, "acme"))
     assert make_links(two).tenant_of("GET", path, query) == "acme"
     assert "ssss" not in repr(one)
+
+
+def test_a_shared_page_opens_the_files_beside_it_and_no_others() -> None:
+    path, _ = parts(links().share("job-1", "acme", "report.html"))
+    beside = path.replace("report.html", "renders/orbit.mp4")
+    assert {links().sharer(method, at) for method in ("GET", "HEAD") for at in (path, beside)} == {"acme"}
+    assert links(now=NOW + 899).sharer("GET", path) == "acme"
+    assert links(now=NOW + 900).sharer("GET", path) is None
+    assert links().sharer("POST", path) is None
+    for old, new in (("job-1", "job-2"), (".acme.", ".other."), ("/18", "/19"), ("shared", "jobs"), ("/report", "")):
+        assert links().sharer("GET", path.replace(old, new)) is None
+    query = urlsplit(links().sign("/v1/shared/job-1", "acme")).query  # a link of one kind is none of the other
+    assert links().sharer("GET", f"/v1/shared/job-1/{query}/report.html") is None

@@ -51,6 +51,7 @@ def owned(service: Harness) -> Document:
         "study_id": study["id"],
         "voter_id": ballot["voter"],
     }
+    ids["token"] = "1.ours.signature"
     return ids | {"pair_id": ballot["pair"]["id"], "side": "left", "path": "report.html"}
 
 
@@ -108,6 +109,9 @@ def test_every_route_is_closed_to_strangers_and_to_other_tenants(guarded: Harnes
             assert stranger in (200, 201), where
             continue
         assert stranger == 401, where
+        if path.startswith("/v1/shared/"):  # no key opens it, only its own address
+            assert ask(guarded, method, path, ours, theirs)[0] == 401, where
+            continue
         answer = ask(guarded, method, path, ours, theirs)
         if path in OPERATORS:
             assert answer[0] == 403, where

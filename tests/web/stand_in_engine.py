@@ -87,7 +87,9 @@ def run(folder: RunDir, reporter: Reporter, pace: float) -> None:
         for kind in ("", "_depth", "_invented"):
             write_video(folder.renders / f"{path}{kind}.mp4", kind)
     write_json(folder.metrics_file, {"mean": MEAN, "views": [], "notes": ["lpips: its weights are not here"]})
-    folder.report_file.write_text("<!doctype html><title>Report</title><h1>Report</h1>")
+    folder.report_file.write_text(
+        "<!doctype html><title>Report</title><h1>Report</h1><video muted autoplay src='renders/input.mp4'>"
+    )
     folder.write_manifest(1)
     reporter.emit("finished")
 

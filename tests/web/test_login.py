@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, expect
 from api.db.session import make_engine, make_sessions
 from api.settings import Settings
 from tests.harness import make_key
+from tests.servers import wait_for
 from worker.demo import service
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,14 @@ def test_sign_in_work_sign_out(browser: Browser, guarded: tuple[str, str]) -> No
     expect(page.locator("video")).to_have_count(3, timeout=WAIT)
     page.reload()
     expect(page.locator("video").first).to_be_visible(timeout=WAIT)
+
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Report").click()
+    report = opened.value
+    expect(report.get_by_role("heading", name="Report")).to_be_visible(timeout=WAIT)
+    assert report.evaluate("self.origin") == "null"  # and its video plays all the same
+    wait_for(lambda: report.evaluate("document.querySelector('video').videoWidth") == 160, WAIT / 1000)
+    report.close()
 
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("API key")).to_be_visible(timeout=WAIT)
