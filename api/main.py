@@ -22,7 +22,8 @@ from api.jobs.files import make_files
 from api.jobs.queue import CeleryQueue, JobQueue, WakeQueue
 from api.jobs.uploads import Checker
 from api.logs import configure
-from api.routes import artifacts, events, health, jobs, metrics, presets, session, studies, uploads, webhooks
+from api.routes import artifacts, events, health, jobs, metrics, presets, session, studies, tus, uploads, webhooks
+from api.routes.tus_protocol import TusProtocol
 from api.schemas import ProblemDocument
 from api.settings import Settings
 from api.signing import make_links
@@ -86,12 +87,13 @@ def create_app(
     app.state.service = service
     add_handlers(app)
     app.include_router(artifacts.shared)
-    for module in (uploads, jobs, events, artifacts, webhooks, studies, presets, session, health, metrics):
+    for module in (tus, uploads, jobs, events, artifacts, webhooks, studies, presets, session, health, metrics):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=WEB, check_dir=False), name="static")
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_middleware(ShortBodies, limit=settings.max_body_bytes, seconds=settings.body_seconds)
     app.add_middleware(Access, settings=settings, sessions=sessions, links=service.links, cookies=service.cookies)
+    app.add_middleware(TusProtocol)  # it may change the method, on which access depends
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(SecurityHeaders)

@@ -173,7 +173,7 @@ class UploadOut(BaseModel):
     id: str
     filename: str
     size: int
-    sha256: str
+    sha256: str | None = Field(description="null until all bytes are there")
     media_type: str
     state: Literal["receiving", "checking", "ready", "rejected"]
     report: dict[str, Any] | None = Field(description="the capture report of `dpdy inspect`")
@@ -184,6 +184,11 @@ class UploadOut(BaseModel):
     @classmethod
     def of(cls, upload: Upload) -> Self:
         return cls.model_validate(upload, from_attributes=True)
+
+    @field_validator("sha256")
+    @classmethod
+    def _unknown_is_null(cls, value: str | None) -> str | None:
+        return value or None
 
 
 class StageOut(BaseModel):

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_log_bytes: int = Field(32 * 2**20, ge=1024, description="log kept of one job")
     min_free_bytes: int = Field(2**30, ge=0, description="free disk space below which nothing new is taken or started")
     upload_idle_seconds: float = Field(60.0, gt=0, description="longest pause within an upload")
+    upload_part_hours: float = Field(
+        24.0, gt=0, description="hours until an upload that nobody goes on with is deleted"
+    )
     upload_ttl_hours: float = Field(48.0, gt=0, description="hours until an upload that no job needs is deleted")
     inspect_seconds: float = Field(120.0, gt=0, description="time limit of the check of an upload")
     decode_memory_bytes: int = Field(4 * 2**30, ge=2**28, description="memory of the child that decodes a user's file")

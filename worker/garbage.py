@@ -49,7 +49,7 @@ def _remove(waste: Waste, sessions: Sessions, files: Files) -> bool:
         return remove_job(sessions, files, waste.name)
     if waste.kind == "upload":
         with suppress(ServiceError):  # a job has begun to need it
-            remove_upload(sessions, files, waste.name)
+            remove_upload(sessions, files, waste.name, expired=True)
             return True
         return False
     if files.bucket:
@@ -86,8 +86,8 @@ def _orphans(sessions: Sessions, files: Files) -> Iterator[Waste]:
     stored = _in_bucket(files.bucket) if files.bucket else _on_disk(files)
     with sessions() as session:
         jobs = {f"jobs/{job_id}" for job_id in session.scalars(select(Job.id).where(Job.deleted_at.is_(None)))}
-        kept = session.scalars(select(Upload).where(Upload.deleted_at.is_(None)))
-        uploads = {f"uploads/{files.upload(upload).name}" for upload in kept}
+        kept = session.scalars(select(Upload).where(Upload.deleted_at.is_(None))).all()
+        uploads = {f"uploads/{path.name}" for row in kept for path in (files.upload(row), files.part(row.id))}
     for name, size in sorted(stored.items()):
         if name not in jobs and name not in uploads:
             yield Waste("file", name, size, "no row of the database knows it")

@@ -187,14 +187,21 @@ def whole_results(session: Session, files: Files, _settings: Settings) -> Iterat
 
 
 def whole_uploads(session: Session, files: Files, _settings: Settings) -> Iterator[Finding]:
-    """An upload's file is there with its size and hash, until it is deleted."""
+    """An upload's file is there with its size and hash, until it is deleted; of an unfinished one, a part."""
     for upload in session.scalars(select(Upload)):
-        stored = files.stored_upload(upload)
+        stored, part = files.stored_upload(upload), _length(files.part(upload.id))
         if upload.deleted_at:
-            if stored is not None:
+            if stored is not None or part is not None:
                 yield upload.id, "deleted, but its file is there"
+        elif upload.state == "receiving":
+            if (part is None and files.bucket is None) or (part or 0) > upload.size:
+                yield upload.id, "its part is missing or too long"
+        elif part is not None:
+            if upload.state != "checking" or part != upload.size:
+                yield upload.id, "its part is not what its row says"
         elif stored is None:
-            yield upload.id, "its file is missing"
+            if files.bucket is None or upload.state != "checking":  # else its part is on another machine
+                yield upload.id, "its file is missing"
         elif stored.size != upload.size or _digest(stored) != upload.sha256:
             yield upload.id, "its file is not what its row says"
 
@@ -209,7 +216,8 @@ def no_orphan_file(session: Session, files: Files, _settings: Settings) -> Itera
         elif job.state == states.SUCCEEDED:
             for path in folder.rglob(".*partial*"):
                 yield folder.name, f"{path.relative_to(folder)} was left half-written"
-    uploads = {files.upload(upload).name for upload in session.scalars(select(Upload))}
+    rows = list(session.scalars(select(Upload)))
+    uploads = {files.upload(row).name for row in rows} | {files.part(row.id).name for row in rows}
     for file in _entries(files.uploads):
         if file.name not in uploads:
             yield file.name, "a file without an upload"
@@ -251,6 +259,10 @@ def _logs(session: Session) -> Iterator[tuple[Job, list[JobEvent]]]:
     for job in session.scalars(select(Job)):
         wanted = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.number)
         yield job, list(session.scalars(wanted))
+
+
+def _length(file: Path) -> int | None:
+    return file.stat().st_size if file.exists() else None
 
 
 def _digest(stored: Stored) -> str:

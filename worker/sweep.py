@@ -39,7 +39,7 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
             service.expire(session, job_id)
     for job_id in to_delete:
         remove_job(sessions, files, job_id)
-    remove_expired(sessions, files)
+    remove_expired(sessions, files, settings.upload_part_hours)
     with sessions.begin() as session:
         session.execute(delete(Worker).where(Worker.seen_at < database_now(session) - WORKER_MEMORY))
     deliver(sessions, queue)

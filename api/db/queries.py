@@ -44,6 +44,13 @@ def expired_uploads(session: Session) -> Sequence[Upload]:
     return session.scalars(old.where(Upload.id.not_in(needed), Upload.id.not_in(shown))).all()
 
 
+def deleted_uploads(session: Session, upload_ids: Sequence[str]) -> dict[str, bool]:
+    """Whether each, of whatever tenant, was deleted; unknown ones are not in it."""
+    wanted = select(Upload.id, Upload.deleted_at.is_not(None)).where(Upload.id.in_(upload_ids))
+    wanted = wanted.execution_options(**ALL_TENANTS)
+    return {upload_id: deleted for upload_id, deleted in session.execute(wanted)}  # noqa: C416 (rows are no tuples to mypy)
+
+
 def unfinished_jobs_of_upload(session: Session, upload_id: str) -> int:
     """Jobs that wait or run and read the upload."""
     live = ("queued", *LIVE)

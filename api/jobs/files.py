@@ -89,15 +89,15 @@ class Files:
 
     # ---- uploads
 
+    def part(self, upload_id: str) -> Path:
+        """Where the bytes of an upload are before `keep_upload`, on the disk of the API process that receives them."""
+        return self.uploads / f"{upload_id}.part"
+
     def keep_upload(self, part: Path, upload: Upload) -> None:
         """Give a received file its place. With a bucket the copy on this disk stays until `release_upload`."""
-        try:
-            if self.bucket:
-                self.bucket.put(self._upload_key(upload), part.open("rb"), upload.sha256)
-            part.replace(self.upload(upload))
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        if self.bucket:
+            self.bucket.put(self._upload_key(upload), part.open("rb"), upload.sha256)
+        part.replace(self.upload(upload))
 
     def fetch_upload(self, upload: Upload) -> Path:
         """The upload as a file on this disk. Raises FileNotFoundError or ValueError for one lost or damaged."""
@@ -112,6 +112,8 @@ class Files:
             self.upload(upload).unlink(missing_ok=True)
 
     def remove_upload(self, upload: Upload) -> None:
+        """The part first: nobody can make the file of it any more when the file goes."""
+        self.part(upload.id).unlink(missing_ok=True)
         self.upload(upload).unlink(missing_ok=True)
         if self.bucket:
             self.bucket.remove([self._upload_key(upload)])

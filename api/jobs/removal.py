@@ -6,6 +6,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from api.db import queries
+from api.db.clock import database_now
 from api.db.models import StudyClip, Upload, now
 from api.db.session import Sessions
 from api.errors import ServiceError, not_found
@@ -75,12 +76,12 @@ def lock_upload(session: Session, upload_id: str) -> None:
     session.execute(update(Upload).where(Upload.id == upload_id).values(state=Upload.state))
 
 
-def remove_upload(sessions: Sessions, files: Files, upload_id: str) -> None:
-    """Delete an upload. Raises 404 for an unknown one, 409 while a job waits or runs that reads it."""
+def remove_upload(sessions: Sessions, files: Files, upload_id: str, expired: bool = False) -> None:
+    """Delete an upload, or only if its time is over. Raises 404 if there is none, 409 while something reads it."""
     with sessions.begin() as session:
         lock_upload(session, upload_id)  # no job begins to need it meanwhile
         upload = queries.upload(session, upload_id)
-        if upload is None or upload.deleted_at:
+        if upload is None or upload.deleted_at or (expired and upload.expires_at >= database_now(session)):
             raise not_found("upload", upload_id)
         if queries.unfinished_jobs_of_upload(session, upload_id):
             detail = f"a job that waits or runs reads upload {upload_id}"
@@ -92,15 +93,26 @@ def remove_upload(sessions: Sessions, files: Files, upload_id: str) -> None:
     files.remove_upload(upload)
 
 
-def remove_expired(sessions: Sessions, files: Files, part_hours: float = 24.0) -> int:
-    """Delete uploads whose time is over and what broken uploads left; returns how many there were."""
+def remove_expired(sessions: Sessions, files: Files, part_hours: float) -> int:
+    """Delete uploads whose time is over, and parts that nobody waits for; returns how many there were."""
     with sessions() as session:
         expired = queries.expired_uploads(session)
+    count = 0
     for upload in expired:
-        with suppress(ServiceError):  # in use again, or gone
-            remove_upload(sessions, files, upload.id)
-    oldest = now().timestamp() - part_hours * 3600
-    parts = [part for part in files.uploads.glob("*.part") if part.stat().st_mtime < oldest]
+        with suppress(ServiceError):  # in use again, gone, or somebody has just gone on with it
+            remove_upload(sessions, files, upload.id, expired=True)
+            count += 1
+    return count + remove_stale_parts(sessions, files, part_hours)
+
+
+def remove_stale_parts(sessions: Sessions, files: Files, part_hours: float) -> int:
+    """Delete parts on this disk whose uploads were deleted, and old ones that never became an upload."""
+    oldest, count, parts = now().timestamp() - part_hours * 3600, 0, list(files.uploads.glob("*.part"))
+    with sessions() as session:
+        deleted = queries.deleted_uploads(session, [part.stem for part in parts])
     for part in parts:
-        part.unlink(missing_ok=True)
-    return len(expired) + len(parts)
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime < oldest if part.stem not in deleted else deleted[part.stem]:
+                part.unlink()
+                count += 1
+    return count

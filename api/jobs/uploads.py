@@ -1,129 +1,86 @@
-"""Uploads: received in a stream, then judged by a child process, apart from the API."""
+"""Uploads that were received: their rows, and the check by a child process, apart from the API."""
 
-import asyncio
-import errno
 import hashlib
 import json
 import logging
 import mimetypes
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import update
-from starlette.concurrency import run_in_threadpool
+from sqlalchemy import delete, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.db import queries, tallies
 from api.db.models import Upload, now
 from api.db.session import Sessions
-from api.errors import ServiceError
-from api.jobs.files import Files, new_id
+from api.errors import invalid
+from api.jobs.files import Files
+from api.jobs.receiving import BUFFER, Received
 from api.logs import carrying
 from api.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BUFFER = 1 << 20
 _ENGINE_LIMITS = ("decode_memory_bytes", "decode_seconds", "decode_file_bytes")
 _CREDENTIALS = tuple(f"DPDY_{name}" for name in ("DATABASE_URL", "BROKER_URL", "STORAGE_URL", "SECRET", "API_KEY"))
 _CREDENTIALS += ("PGPASSWORD", "AWS_")
 _SCRATCH = ".check."  # prefix of the folder for a check's temporary files
+_PAUSE = 5.0  # seconds before a check is tried again that the database or the storage did not allow
 INPUT_ERRORS = (2, 3)  # exit codes with which `inspect` says what is wrong with the file
 
 
-@dataclass(frozen=True)
-class Received:
-    """A file on the disk under its temporary name."""
-
-    part: Path
-    size: int
-    sha256: str
-
-
-async def receive(stream: AsyncIterator[bytes], part: Path, settings: Settings) -> Received:
-    """Write a body to `part`, counting and hashing; nothing is left of one that breaks off, is empty or too large."""
-    digest, size, buffer = hashlib.sha256(), 0, bytearray()
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with part.open("wb") as file:
-            async for chunk in _patiently(stream, settings.upload_idle_seconds):
-                size += len(chunk)
-                if size > settings.max_upload_bytes:
-                    raise too_large(settings.max_upload_bytes)
-                buffer += chunk
-                if len(buffer) >= BUFFER:
-                    await run_in_threadpool(_store, file, digest, bytes(buffer))
-                    buffer.clear()
-            await run_in_threadpool(_store, file, digest, bytes(buffer))
-            if size == 0:
-                raise ServiceError(422, "upload-empty", "The upload is empty", "the body has 0 bytes", "send the file")
-            await run_in_threadpool(os.fsync, file.fileno())
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ServiceError(
-                507, "storage-full", "The storage is full", "the disk is full", "try again later", retryable=True
-            ) from error
-        raise
-    return Received(part, size, digest.hexdigest())
-
-
-def _store(file: Any, digest: Any, data: bytes) -> None:
-    file.write(data)
-    digest.update(data)
-
-
-async def _patiently(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
-    iterator = aiter(stream)
-    while True:
-        try:
-            async with asyncio.timeout(idle_seconds):
-                chunk = await anext(iterator)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            detail = f"no byte came for {idle_seconds:g} s"
-            raise ServiceError(408, "upload-stalled", "The upload stalled", detail, retryable=True) from error
-        yield chunk
-
-
-def too_large(limit: int) -> ServiceError:
-    return ServiceError(
-        413, "upload-too-large", "The upload is too large", f"uploads may have {limit} bytes", "see /v1/info: limits"
-    )
-
-
 def admit(sessions: Sessions, files: Files, received: Received, filename: str, ttl_hours: float) -> Upload:
-    """Give a received file its place and its row, to be checked next."""
+    """Give a received part, whose name is its id, its row and then its place. Nothing is left where one cannot be had.
+
+    Of a process that is killed between them, the next one's checker gives it its place.
+    """
     upload = Upload(
-        id=new_id("upl"),
+        id=received.part.stem,
         filename=filename,
         size=received.size,
         sha256=received.sha256,
-        media_type=mimetypes.guess_type(filename)[0] or "application/octet-stream",
+        media_type=guess_media_type(filename),
         state="checking",
         created_at=now(),
         expires_at=now() + timedelta(hours=ttl_hours),
     )
-    files.keep_upload(received.part, upload)
     try:
         with sessions.begin() as session:
             session.add(upload)
             tallies.count(session, {(tallies.UPLOAD_BYTES, ""): float(upload.size)})
+        try:
+            files.keep_upload(received.part, upload)
+        except BaseException:
+            with sessions.begin() as session:
+                session.execute(delete(Upload).where(Upload.id == upload.id))
+            raise
     except BaseException:
-        files.remove_upload(upload)
+        received.part.unlink(missing_ok=True)
         raise
     return upload
+
+
+def guess_media_type(filename: str) -> str:
+    return mimetypes.guess_type(filename)[0] or "application/octet-stream"
+
+
+def clean_filename(filename: str) -> str:
+    """The name as text: its last part, without control characters."""
+    last = re.split(r"[\\/]", filename)[-1].strip()
+    cleaned = "".join(character for character in last if character.isprintable())[:255]
+    if cleaned in ("", ".", ".."):
+        raise invalid([{"field": "filename", "detail": "give the file's name, for example ?filename=video.mp4"}])
+    return cleaned
 
 
 class Checker:
@@ -165,16 +122,56 @@ class Checker:
         try:
             with self._sessions() as session:
                 upload = queries.upload(session, upload_id)
-            if upload is None or upload.state != "checking" or upload.deleted_at:
+            if upload is None or upload.state != "checking":
                 return
-            verdict = self._inspect(self._files.fetch_upload(upload))
-            if not self._closing.is_set():
-                with self._sessions.begin() as session:
-                    wanted = (Upload.id == upload_id, Upload.state == "checking")
-                    session.execute(update(Upload).where(*wanted).values(**verdict))
+            if upload.deleted_at:  # perhaps while it was given its place
+                self._files.remove_upload(upload)
+                return
+            if not self._settle(upload):
+                return
+            verdict = _damage(upload) or self._inspect(self._files.fetch_upload(upload))
+            if self._closing.is_set():
+                return
+            if self._change(upload, **verdict):
                 self._files.release_upload(upload)
+            else:
+                self._files.remove_upload(upload)  # deleted while it was checked
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the check of upload %s broke off (%s); it is tried again", upload_id, error)
+            if not self._closing.wait(_PAUSE):
+                self.submit(upload_id)
         except Exception:
             log.exception("the check of upload %s broke off; it is taken up again at the next start", upload_id)
+
+    def _settle(self, upload: Upload) -> bool:
+        """Give a received file its place; False if there is none to check. May break off and be repeated anywhere."""
+        part = self._files.part(upload.id)
+        if part.exists():
+            if not upload.sha256:  # it came in several requests: what counts is what lies on the disk
+                upload.sha256 = self._hash(part)
+                if not self._change(upload, sha256=upload.sha256):
+                    return False
+            self._files.keep_upload(part, upload)
+        elif self._files.stored_upload(upload) is None:
+            log.warning("upload %s is to be checked, but its bytes are not on this machine", upload.id)
+            return False
+        return True
+
+    def _hash(self, file: Path) -> str:
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            while chunk := stream.read(BUFFER):
+                digest.update(chunk)
+                if self._closing.is_set():
+                    raise InterruptedError("the service stops")
+        return digest.hexdigest()
+
+    def _change(self, upload: Upload, **values: Any) -> bool:
+        """Change an upload that is being checked; False if it is none any more."""
+        with self._sessions.begin() as session:
+            checking = (Upload.id == upload.id, Upload.state == "checking", Upload.deleted_at.is_(None))
+            changed = session.execute(update(Upload).where(*checking).values(**values))
+        return bool(changed.rowcount)  # type: ignore[attr-defined]
 
     def _inspect(self, file: Path) -> dict[str, Any]:
         """State, report and problem of an upload. What the child leaves, even killed, is removed."""
@@ -209,6 +206,13 @@ class Checker:
         return _rejected("inspect-crashed", "reading the file crashed the decoder", "try another encoding of the video")
 
 
+def _damage(upload: Upload) -> dict[str, Any] | None:
+    if upload.expected_sha256 in (None, upload.sha256):
+        return None
+    detail = f"it arrived with the SHA-256 {upload.sha256}, {upload.expected_sha256} was announced"
+    return _rejected("upload-damaged", detail, "send it again", "The upload is damaged", retryable=True)
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of an engine child: with its limits, without the service's credentials."""
     given = {f"DPDY_{key.upper()}": str(getattr(settings, key)) for key in _ENGINE_LIMITS} | {"PYTHONUNBUFFERED": "1"}
@@ -230,6 +234,8 @@ def _json_object(output: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _rejected(type: str, detail: str, remedy: str) -> dict[str, Any]:
-    problem = {"type": type, "title": "The capture cannot be used", "detail": detail, "remedy": remedy}
-    return {"state": "rejected", "problem": problem | {"retryable": False}}
+def _rejected(
+    type: str, detail: str, remedy: str, title: str = "The capture cannot be used", retryable: bool = False
+) -> dict[str, Any]:
+    problem = {"type": type, "title": title, "detail": detail, "remedy": remedy, "retryable": retryable}
+    return {"state": "rejected", "problem": problem}

@@ -6,6 +6,8 @@ from fastapi import APIRouter
 
 from api.db import queries
 from api.deps import CallerDep, ServiceDep
+from api.routes.tus import CHECKSUMS, EXTENSIONS
+from api.routes.tus_protocol import PREFIX, VERSION
 from dpdy_core import __version__
 from dpdy_core.config import PATH_NAMES, STAGES, RunConfig
 from dpdy_core.presets import PRESETS
@@ -17,6 +19,8 @@ LIMITS = (
     "max_body_bytes",
     "max_queued_jobs",
     "max_wait_seconds",
+    "upload_part_hours",
+    "upload_idle_seconds",
     "upload_ttl_hours",
     "retention_days",
     "idempotency_hours",
@@ -62,6 +66,12 @@ def info(service: ServiceDep, caller: CallerDep) -> dict[str, Any]:
         "version": __version__,
         "api": "v1",
         "limits": {name: getattr(settings, name) for name in (*LIMITS, *(TENANT_LIMITS if caller.keys_needed else ()))},
+        "resumable_uploads": {
+            "protocol": f"tus {VERSION}",
+            "url": PREFIX,
+            "extensions": EXTENSIONS,
+            "checksums": list(CHECKSUMS),
+        },
         "presets": list(PRESETS),
         "stages": STAGES,
         "camera_paths": PATH_NAMES,

@@ -1,18 +1,20 @@
 """Uploads: the raw file as the body."""
 
+import base64
 import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import Headers
 
 from api.db import queries
 from api.deps import Service, ServiceDep
 from api.errors import ServiceError, invalid, not_found
 from api.jobs.files import new_id
+from api.jobs.receiving import receive, too_large
 from api.jobs.removal import remove_upload
-from api.jobs.uploads import admit, receive, too_large
+from api.jobs.uploads import admit, clean_filename
 from api.quotas import check_uploads
 from api.schemas import UploadOut
 
@@ -38,9 +40,11 @@ async def upload(
 ) -> UploadOut:
     """Stream a video or a zip to the server (`curl -T video.mp4 '.../v1/uploads?filename=video.mp4'`).
 
-    The answer comes when all bytes are stored; the upload is then `checking`, and soon `ready` or `rejected`.
+    The answer comes when all bytes are stored; the upload is then `checking`, and soon `ready` or `rejected`. With
+    `Repr-Digest: sha-256=:BASE64:` bytes with another hash are refused. What must survive a broken connection goes to
+    `/v1/uploads/tus`.
     """
-    name = _clean(filename)
+    name = clean_filename(filename)
     settings, files = service.settings, service.files
     if request.headers.get("content-type", "").startswith("multipart/"):
         detail = "the body is a multipart form"
@@ -53,10 +57,8 @@ async def upload(
         raise too_large(settings.max_upload_bytes)
     await run_in_threadpool(files.check_space, announced)
     await run_in_threadpool(_check_quota, service, announced)
-    try:
-        received = await receive(request.stream(), files.uploads / f"{new_id('in')}.part", settings)
-    except ClientDisconnect as error:
-        raise ServiceError(400, "upload-broken", "The upload broke off", "the client went away") from error
+    expected = _expected_digest(request.headers)
+    received = await receive(request.stream(), files.part(new_id("upl")), settings, expected)
     row = await run_in_threadpool(admit, service.sessions, files, received, name, settings.upload_ttl_hours)
     service.checker.submit(row.id)
     response.headers["Location"] = f"/v1/uploads/{row.id}"
@@ -85,10 +87,16 @@ def _check_quota(service: Service, announced: int) -> None:
         check_uploads(session, max(announced, 1))
 
 
-def _clean(filename: str) -> str:
-    """The name as text: its last part, without control characters."""
-    last = re.split(r"[\\/]", filename)[-1].strip()
-    cleaned = "".join(character for character in last if character.isprintable())[:255]
-    if cleaned in ("", ".", ".."):
-        raise invalid([{"field": "filename", "detail": "give the file's name, for example ?filename=video.mp4"}])
-    return cleaned
+def _expected_digest(headers: Headers) -> bytes | None:
+    """The SHA-256 of `Repr-Digest` or `Content-Digest` (RFC 9530), if there is one."""
+    given = headers.get("repr-digest") or headers.get("content-digest") or ""
+    found = re.search(r"(?:^|[,\s])sha-256=:([^:]*):", given)
+    if found is None:
+        return None
+    try:
+        digest = base64.b64decode(found[1], validate=True)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise invalid([{"field": "Repr-Digest", "detail": "sha-256=:BASE64 of 32 bytes: is expected"}])
+    return digest

@@ -19,6 +19,7 @@ VOTERS = {  # who knows the address of a study may vote in it
     ("HEAD", "/v1/studies/{study_id}/pairs/{pair_id}/{side}"),
     ("POST", "/v1/studies/{study_id}/votes"),
 }
+TUS = "/v1/uploads/tus"
 LISTS = {"/v1/jobs", "/v1/studies"}
 OPERATORS = {"/metrics"}
 SESSION = {("POST", "/v1/session"): 422, ("DELETE", "/v1/session"): 204}  # signing in shows a key in its body
@@ -84,6 +85,9 @@ def ask(service: Harness, method: str, path: str, ids: Document, headers: dict[s
     names = {name.removesuffix(":path") for name in path.replace("}", "{").split("{")[1::2]}
     assert names <= ids.keys(), f"{path}: tell this test what another tenant would try"
     url = path.replace(":path}", "}").format(**ids)
+    if path.startswith(TUS):
+        headers = headers | {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+        headers |= {"Upload-Offset": "0"}
     answer = service.http.request(method, url, json=body(path, ids) or None, headers=headers)
     problem = answer.json() if "json" in answer.headers.get("content-type", "") and answer.content else {}
     text = problem.get("detail", "") if answer.status_code >= 400 else answer.text
@@ -105,6 +109,9 @@ def test_every_route_is_closed_to_strangers_and_to_other_tenants(guarded: Harnes
         if (method, path) in SESSION:
             assert stranger == SESSION[method, path], where
             continue
+        if method == "OPTIONS":  # of tus: what /v1/info tells
+            assert (stranger, path.startswith(TUS)) == (204, True), where
+            continue
         if (method, path) in VOTERS:
             assert stranger in (200, 201), where
             continue
@@ -121,6 +128,8 @@ def test_every_route_is_closed_to_strangers_and_to_other_tenants(guarded: Harnes
             assert guarded.http.get(path, headers=theirs).json()["items"] == [], where
         elif path == "/v1/uploads":
             assert answer[0] == 422, where  # a new one, without its name
+        elif path == TUS:
+            assert answer[0] == 400, where  # the same, without its size
         else:
             assert answer[0] in (404, 422), where
             assert answer == ask(guarded, method, path, unknown, theirs), f"{where} tells others' things from none"

@@ -14,7 +14,7 @@ KEPT = text("deleted_at IS NULL")
 
 
 class Upload(Owned, Base):
-    """A file that a user sent; its bytes lie in the storage under its id."""
+    """A file that a user sends or sent; its bytes lie in the storage under its id."""
 
     __tablename__ = "uploads"
     __table_args__ = (
@@ -26,7 +26,15 @@ class Upload(Owned, Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     filename: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
+    """While it is received: what was announced."""
     sha256: Mapped[str] = mapped_column(String(64))
+    """Empty until all bytes are there and were read once more."""
+    expected_sha256: Mapped[str | None] = mapped_column(String(64))
+    """What a resumable upload announced."""
+    tus_metadata: Mapped[str | None]
+    """`Upload-Metadata` of a resumable upload, as it came."""
+    unverified_from: Mapped[int | None] = mapped_column(BigInteger)
+    """Bytes from here on belong to a chunk whose checksum was not compared yet."""
     media_type: Mapped[str] = mapped_column(String(100))
     state: Mapped[str] = mapped_column(String(20))
     report: Mapped[dict[str, Any] | None]
