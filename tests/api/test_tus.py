@@ -14,7 +14,7 @@ import pytest
 
 from api.db.models import Upload, now
 from api.settings import Settings
-from tests.harness import Harness, harness, steer
+from tests.harness import Harness, bearer, harness, make_key, steer
 from tests.servers import wait_for
 from worker.garbage import collect
 from worker.invariants import check
@@ -275,3 +275,13 @@ def test_collecting_waste_leaves_what_may_go_on(tus: Harness) -> None:
         dead.rpartition("/")[2]
     ]
     assert patch(tus, url, 0, BODY).status_code == 204
+
+
+def test_an_overridden_method_needs_its_own_scope(make_settings: Callable[..., Settings]) -> None:
+    with harness(make_settings(auth="on")) as guarded:
+        writer, reader = (bearer(make_key(guarded.sessions, "ours", scope)) for scope in ("write", "read"))
+        url = begin(guarded, headers=writer).headers["Location"]
+        disguised = TUS | reader | {"X-HTTP-Method-Override": "DELETE"}
+        assert kind(guarded.http.get(url, headers=disguised)) == (403, "missing-scope")
+        assert guarded.http.head(url, headers=TUS | reader).status_code == 200
+        assert kind(guarded.http.post("/v1/uploads/tus", headers=TUS)) == (401, "unauthorised")
