@@ -12,11 +12,17 @@ from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy, booleans
 from schemathesis import Case, GenerationMode
 from schemathesis.schemas import APIOperation
+from schemathesis.transport.serialization import serialize_binary
 
 from api.settings import Settings
 from tests.harness import Document, Harness, bearer, harness, make_key
 
 QUIET: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+
+@schemathesis.serializer("application/offset+octet-stream")
+def _chunk_of_tus(_context: object, value: Any) -> dict[str, Any]:
+    return {"data": serialize_binary(value)}
 
 
 @pytest.fixture
@@ -76,6 +82,8 @@ def examine(service: Harness, cases: SearchStrategy[Case], examples: int, ids: D
 def put_real_ids(case: Case, ids: Document) -> None:
     if case.method != "DELETE" and "session" not in case.path:
         case.path_parameters = {name: ids.get(name, value) for name, value in (case.path_parameters or {}).items()}
+    if "/tus" in case.path:
+        case.headers = {**(case.headers or {}), "Tus-Resumable": "1.0.0"}
     if isinstance(case.body, dict) and "upload_id" in case.body:
         case.body["upload_id"] = ids["upload_id"]
 
