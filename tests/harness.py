@@ -1,5 +1,6 @@
 """The service inside a test: real application, database and runner, the stand-in engine, jobs run on demand."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi.testclient import TestClient
 
 from api import keys
@@ -104,3 +106,17 @@ def harness(settings: Settings) -> Iterator[Harness]:
     with TestClient(app, raise_server_exceptions=False) as http:
         yield Harness(settings, sessions, http, Runner(settings, sessions, queue, "test-worker"))
     engine.dispose()
+
+
+@contextmanager
+def served(service: Harness) -> Iterator[int]:
+    """The port on which the application of the harness listens."""
+    server = uvicorn.Server(uvicorn.Config(service.http.app, port=0, lifespan="off", log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,8 +13,9 @@ from tests.servers import wait_for
 class TcpProxy:
     """Passes bytes on to `target`; breaks the next `cuts` connections, each after `budget` bytes of the client."""
 
-    def __init__(self, target: int, cuts: int = 0, budget: int = 0) -> None:
+    def __init__(self, target: int, cuts: int = 0, budget: int = 0, pause: float = 0.0) -> None:
         self.target, self.cuts, self.budget = target, cuts, budget
+        self.pause = pause  # seconds after each 64 KiB
         self.passed = 0  # bytes of clients
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -49,6 +51,7 @@ class TcpProxy:
                     return
                 server.sendall(data)
                 self.passed += len(data)
+                time.sleep(self.pause)
 
 
 def _answer(server: socket.socket, client: socket.socket) -> None:
@@ -60,8 +63,8 @@ def _answer(server: socket.socket, client: socket.socket) -> None:
 
 
 @contextmanager
-def tcp_proxy(target: int, cuts: int = 0, budget: int = 0) -> Iterator[TcpProxy]:
-    proxy = TcpProxy(target, cuts, budget)
+def tcp_proxy(target: int, cuts: int = 0, budget: int = 0, pause: float = 0.0) -> Iterator[TcpProxy]:
+    proxy = TcpProxy(target, cuts, budget, pause)
     try:
         yield proxy
     finally:

@@ -3,41 +3,24 @@
 import hashlib
 import io
 import os
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 from tusclient.uploader import Uploader
 
 from api.jobs.files import make_files
 from api.settings import Settings
-from tests.harness import Harness, harness
+from tests.harness import Harness, harness, served
 from tests.servers import wait_for
 from tests.tcp_proxy import tcp_proxy
 from worker.invariants import check
 
 LIMIT = 20_000_000
 BODY = os.urandom(6_000_000)
-
-
-@contextmanager
-def served(service: Harness) -> Iterator[int]:
-    """The port on which the application of the harness listens."""
-    server = uvicorn.Server(uvicorn.Config(service.http.app, port=0, lifespan="off", log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_for(lambda: server.started)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
