@@ -34,7 +34,7 @@ export class Problem extends Error {
 }
 
 // A key that ended meanwhile shows itself at any request: the page then asks for another one.
-function refused(status, document) {
+export function refused(status, document) {
   if (status === 401) window.dispatchEvent(new Event("signed-out"));
   return new Problem(status, document);
 }
@@ -52,25 +52,6 @@ export function post(path, body, headers = {}) {
     method: "POST",
     headers: { "Content-Type": "application/json", ...headers },
     body: body === undefined ? undefined : JSON.stringify(body),
-  });
-}
-
-// A file as raw body, with upload progress, which fetch cannot report.
-export function sendFile(file, onProgress, signal) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", `/v1/uploads?filename=${encodeURIComponent(file.name)}`);
-    request.setRequestHeader("Content-Type", "application/octet-stream");
-    request.responseType = "json";
-    request.upload.addEventListener("progress", (event) => onProgress(event.loaded, file.size));
-    request.addEventListener("load", () => {
-      if (request.status < 300) resolve(request.response);
-      else reject(refused(request.status, request.response || {}));
-    });
-    request.addEventListener("error", () => reject(new TypeError("The connection to the server broke.")));
-    request.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")));
-    signal.addEventListener("abort", () => request.abort());
-    request.send(file);
   });
 }
 

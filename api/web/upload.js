@@ -1,6 +1,7 @@
 // The form of a new job: a chosen file is uploaded and judged at once; then preset, settings, submit.
-import { Problem, announce, api, bytes, el, fill, post, problemBox, sendFile, setText } from "./dom.js";
+import { Problem, announce, api, bytes, el, fill, post, problemBox, setText } from "./dom.js";
 import { settingsForm } from "./settings.js";
+import { sendFile } from "./transfer.js";
 import { verdictCard } from "./verdict.js";
 
 export function uploadForm(onJob) {
