@@ -1,6 +1,7 @@
 """The service inside a test: real application, database and runner, the stand-in engine, jobs run on demand."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from api.main import create_app
 from api.settings import Settings
 from migrations import stamp
 from tests.servers import wait_for
+from worker.invariants import Violation, check
 from worker.runner import Runner
 
 Document = dict[str, Any]
@@ -91,6 +93,16 @@ class Harness:
         job = self.submit(steer(**words))
         assert self.runner.run(job["id"])
         return self.job(job["id"])
+
+
+def lasting_violations(service: Harness, seconds: float = 20) -> list[Violation]:
+    """What breaks a rule and does not pass: a check of an upload that still runs may begin and end while we look."""
+    until = time.monotonic() + seconds
+    while found := check(service.sessions, service.runner.files, service.settings):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    return found
 
 
 @contextmanager

@@ -21,10 +21,9 @@ from api import keys
 from api.db.models import now
 from api.settings import Settings
 from tests.api.attack_table import CLOSED, JSON, TABLE, Attack
-from tests.harness import Document, Harness, bearer, harness, make_key, steer, upload
+from tests.harness import Document, Harness, bearer, harness, lasting_violations, make_key, steer, upload
 from tests.production import STANDIN
 from tests.servers import wait_for
-from worker.invariants import check
 
 LIMITS = {
     "max_body_bytes": 4096,
@@ -73,7 +72,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         assert service.http.get(f"/v1/uploads/{ids['upload']}").json()["state"] == "ready"
         assert service.http.get(f"/v1/studies/{ids['study']}").json()["state"] == "open"
         service.http.delete(f"/v1/studies/{ids['study']}")
-        assert check(service.sessions, service.runner.files, service.settings) == []
+        assert lasting_violations(service) == []
         assert {path.name for path in data.parent.iterdir()} == {"data"}
 
 

@@ -14,10 +14,9 @@ import pytest
 
 from api.db.models import Upload, now
 from api.settings import Settings
-from tests.harness import Harness, bearer, harness, make_key, steer
+from tests.harness import Harness, bearer, harness, lasting_violations, make_key, steer
 from tests.servers import wait_for
 from worker.garbage import collect
-from worker.invariants import check
 
 TUS = {"Tus-Resumable": "1.0.0"}
 CHUNK = {"Content-Type": "application/offset+octet-stream"}
@@ -63,8 +62,7 @@ def kind(answer: httpx.Response) -> tuple[int, str]:
 def tus(make_settings: Callable[..., Settings]) -> Iterator[Harness]:
     with harness(make_settings(max_upload_bytes=100_000)) as service:
         yield service
-        wait_for(lambda: not any(service.runner.files.root.glob(".check.*")))
-        assert check(service.sessions, service.runner.files, service.settings) == []
+        assert lasting_violations(service) == []
 
 
 def test_options_tells_what_the_server_speaks(tus: Harness) -> None:

@@ -14,7 +14,7 @@ from tusclient.uploader import Uploader
 
 from api.jobs.files import make_files
 from api.settings import Settings
-from tests.harness import Harness, harness, served
+from tests.harness import Harness, harness, lasting_violations, served
 from tests.servers import wait_for
 from tests.tcp_proxy import tcp_proxy
 from worker.invariants import check
@@ -27,8 +27,7 @@ BODY = os.urandom(6_000_000)
 def service(make_settings: Callable[..., Settings]) -> Iterator[Harness]:
     with harness(make_settings(max_upload_bytes=LIMIT)) as running:
         yield running
-        wait_for(lambda: not any(running.runner.files.root.glob(".check.*")))
-        assert check(running.sessions, running.runner.files, running.settings) == []
+        assert lasting_violations(running) == []
 
 
 @pytest.fixture

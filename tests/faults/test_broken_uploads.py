@@ -22,8 +22,7 @@ from tusclient.client import TusClient
 
 from api.db.models import Job, Upload, now
 from api.settings import Settings
-from tests.faults.conftest import violations
-from tests.harness import Harness, harness, served
+from tests.harness import Harness, harness, lasting_violations, served
 from tests.production import API, Production, make_production
 from tests.servers import free_port, process, wait_for, wait_ready
 from tests.tcp_proxy import tcp_proxy
@@ -111,8 +110,7 @@ def small(make_settings: Callable[..., Settings]) -> Iterator[tuple[Harness, int
     """A service that takes 1 MB, and its port."""
     with harness(make_settings(max_upload_bytes=1_000_000)) as service, served(service) as port:
         yield service, port
-        wait_for(lambda: not any(service.runner.files.root.glob(".check.*")))
-        assert violations(service) == []
+        assert lasting_violations(service) == []
 
 
 def left(service: Harness) -> tuple[list[str], int, int]:
