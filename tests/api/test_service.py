@@ -106,6 +106,19 @@ def test_an_older_attempt_is_fenced_out(sessions: Sessions) -> None:
     assert_history(sessions)
 
 
+def test_a_worker_whose_claim_was_forgotten_is_fenced_out(sessions: Sessions) -> None:
+    """After a fail-over that lost the first claim, the next one has the same number."""
+    claimed(sessions)
+    with sessions.begin() as session:
+        assert service.heartbeat(session, "job-1", 1, 60, worker="forgotten") is None
+        assert not service.record(session, "job-1", 1, [("progress", {})], worker="forgotten", progress=0.9)
+        assert service.finish(session, "job-1", 1, "succeeded", None, worker="forgotten") is None
+        assert service.give_back(session, "job-1", 1, CRASHED, "late", SETTINGS, worker="forgotten") is None
+        assert service.heartbeat(session, "job-1", 1, 60, worker="w") == "running"
+    assert (read(sessions).state, read(sessions).progress) == ("running", 0.0)
+    assert_history(sessions)
+
+
 def test_attempts_run_out_and_yielding_costs_none(sessions: Sessions) -> None:
     queued(sessions)
     outcomes = []
