@@ -48,7 +48,7 @@ lint: .venv/.installed-test ## ruff, mypy, import arrows, known vulnerabilities
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.audit
 
-bench: .venv/.installed ## tables of speed; never pass or fail
+bench: .venv/.installed-test ## tables of speed; never pass or fail
 	$(BIN)/python -m tests.bench
 
 clean: ## remove .venv and what runs left behind

@@ -1,4 +1,4 @@
-"""What routes ask for in their signatures."""
+"""What routes ask for in their signatures. Coroutines, as each plain function would take a turn in a thread."""
 
 from dataclasses import dataclass, field, replace
 from threading import Event
@@ -15,6 +15,7 @@ from api.jobs.uploads import Checker
 from api.quotas import quota_of
 from api.settings import Settings
 from api.signing import Links
+from api.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,16 @@ class Service:
     checker: Checker
     links: Links
     cookies: Cookies
+    watch: Watch
     closing: Event = field(default_factory=Event)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
 
-def _everybodys(request: Request) -> Service:
+async def _everybodys(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -45,7 +47,7 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 EverybodysDep = Annotated[Service, Depends(_everybodys)]  # sees all tenants: for health, metrics and voters only
 
 
-def _theirs(service: EverybodysDep, caller: CallerDep) -> Service:
+async def _theirs(service: EverybodysDep, caller: CallerDep) -> Service:
     quota = quota_of(service.settings) if caller.keys_needed else None
     return replace(service, sessions=service.sessions.of(caller.tenant, quota))
 

@@ -27,6 +27,7 @@ from api.routes.tus_protocol import TusProtocol
 from api.schemas import ProblemDocument
 from api.settings import Settings
 from api.signing import make_links
+from api.watch import Watch
 from dpdy_core import __version__
 
 WEB = Path(__file__).parent / "web"
@@ -64,6 +65,7 @@ def create_app(
         Checker(settings, sessions, files),
         make_links(settings),
         make_cookies(settings),
+        Watch(sessions),
     )
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from api.db.models import Owned
 
+POOL = {"pool_size": 15, "max_overflow": 0}  # connections beyond the size would be opened anew for each burst
 ALL_TENANTS = {"all_tenants": True}  # execution options of the few statements that count over everybody
 
 
@@ -63,7 +64,7 @@ def make_engine(url: URL) -> Engine:
     serialise = partial(json.dumps, allow_nan=False)
     shared: dict[str, Any] = {"json_serializer": serialise, "hide_parameters": True}  # errors are logged
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, **shared, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        return create_engine(url, **shared, pool_pre_ping=True, **POOL, connect_args={"connect_timeout": 5})
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, **shared, connect_args={"timeout": 20})

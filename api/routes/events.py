@@ -26,7 +26,7 @@ from api.routes.jobs import existing
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 PING_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
 
@@ -62,29 +62,27 @@ async def _stream(job_id: str, service: Service, start: int) -> AsyncIterator[st
     number, now = start, monotonic()
     until, ping = now + service.settings.stream_seconds, now + PING_SECONDS
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
-    while monotonic() < until and not service.closing.is_set():
-        rows, ended = await run_in_threadpool(_read, job_id, number, service)
-        for row in rows:
-            number, ping = row.number, monotonic() + PING_SECONDS
-            yield f"id: {number}\nevent: {row.kind}\ndata: {json.dumps(_data(row))}\n\n"
-        if ended:
-            return
-        if monotonic() >= ping:
-            ping = monotonic() + PING_SECONDS
-            yield ": ping\n\n"  # so that proxies keep the connection and a listener who left is noticed
-        if not rows:
-            await asyncio.sleep(POLL_SECONDS)
+    with service.watch.of(job_id):
+        while monotonic() < until and not service.closing.is_set():
+            rows, version = await run_in_threadpool(_read, job_id, number, service)
+            for row in rows:
+                number, ping = row.number, monotonic() + PING_SECONDS
+                yield f"id: {number}\nevent: {row.kind}\ndata: {json.dumps(_data(row))}\n\n"
+            if version is None or (version[1] in states.TERMINAL and number >= version[0]):
+                return
+            behind = number < version[0]
+            while not behind and monotonic() < until and not service.closing.is_set():
+                if monotonic() >= ping:
+                    ping = monotonic() + PING_SECONDS
+                    yield ": ping\n\n"  # so that proxies keep the connection and a listener who left is noticed
+                await asyncio.sleep(POLL_SECONDS)
+                behind = await service.watch.is_beyond(job_id, number)
 
 
-def _read(job_id: str, after: int, service: Service) -> tuple[Sequence[JobEvent], bool]:
-    """The next events, and whether they are the last for now: the job is finished and nothing is left to send."""
+def _read(job_id: str, after: int, service: Service) -> tuple[Sequence[JobEvent], tuple[int, str] | None]:
+    """The next events, then the version and state of the job: in this order none is missed without being noticed."""
     with service.sessions() as session:
-        version = queries.job_version(session, job_id)
-        rows = queries.events(session, job_id, after)
-    if version is None:
-        return rows, True
-    newest = rows[-1].number if rows else after
-    return rows, version[1] in states.TERMINAL and newest >= version[0]
+        return queries.events(session, job_id, after), queries.job_version(session, job_id)
 
 
 def _data(row: JobEvent) -> dict[str, object]:

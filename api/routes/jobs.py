@@ -184,7 +184,10 @@ async def _next_change(job_id: str, seconds: float, request: Request, service: S
 
     before = await run_in_threadpool(look)
     until = monotonic() + seconds
-    while before and before[1] not in states.TERMINAL and monotonic() < until and not service.closing.is_set():
-        await asyncio.sleep(min(POLL_SECONDS, max(until - monotonic(), 0)))
-        if await run_in_threadpool(look) != before or await request.is_disconnected():
-            return
+    if before is None or before[1] in states.TERMINAL:
+        return
+    with service.watch.of(job_id):
+        while monotonic() < until and not service.closing.is_set():
+            await asyncio.sleep(min(POLL_SECONDS, max(until - monotonic(), 0)))
+            if await service.watch.is_beyond(job_id, before[0]) or await request.is_disconnected():
+                return

@@ -18,6 +18,7 @@ from dpdy_core.scene.grid import space_grid, time_grids
 from dpdy_core.scene.hashgrid import choose_backend, make_encoder
 from dpdy_core.scene.scene import Scene
 from dpdy_core.synth.dataset import sample_batch
+from tests.bench.service import main as bench_service
 
 REPEATS = 5
 
@@ -113,6 +114,8 @@ def main() -> None:
     sys.stdout.write(f"device {device}, torch {torch.__version__}, threads {torch.get_num_threads()}\n")
     for bench in (bench_grids, bench_scene, bench_prior, bench_scenes):
         bench(device)
+    sys.stdout.write("\nthe service\n")
+    bench_service()
 
 
 if __name__ == "__main__":
