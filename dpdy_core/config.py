@@ -70,7 +70,7 @@ class PriorConfig(Section):
     motion_adapter: str | None = Field(
         None, description="folder or hub id of motion modules for video distillation; None: the prior's own"
     )
-    finetune: Literal["lora", "full", "none"] = "lora"
+    finetune: Literal["lora", "full", "none"] = "full"
     steps: int = Field(800, ge=0)
     batch_size: int = Field(4, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
@@ -140,6 +140,7 @@ class LossConfig(Section):
     w_distortion: Ramp = constant(2e-3)
     w_interlevel: Ramp = constant(1.0)
     w_cameras: Ramp = Field(constant(0.1), description="squared size of the corrections of refine_cameras")
+    w_grid: Ramp = Field(constant(0.1), description="mean squared feature of each hashed level of the grids (Zip-NeRF)")
 
 
 class DistillationConfig(Section):
@@ -207,17 +208,18 @@ class VideoSdsConfig(DistillationConfig):
 class RefinementConfig(Section):
     """Novel views that the finetuned RGB-D model paints anew where no frame saw, as targets for the scene."""
 
-    enabled: bool = False
+    enabled: bool = True
     begin: Share = Field(0.5, description="training progress at which it starts")
-    every: int = Field(10, ge=1, description="one new view every n steps")
+    every: int = Field(80, ge=1, description="new views every n steps, once the pool is full")
+    views: int = Field(8, ge=1, description="views painted at once, at most the pool")
     candidates: int = Field(4, ge=1, description="novel views drawn for a new one: that with most to paint is taken")
     orbit: Angle = Field(
         Ramp(start=20, end=35, begin=0.5), description="how far views stand off the path at most, in degrees"
     )
     pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
     strength: Ramp = Field(
-        constant(0.25),
-        description="how much noise the views are painted from: 1 forgets the render, 0 keeps it",
+        constant(0.3),
+        description="how much noise they are painted from: 0 keeps the smooth fill from what was seen, 1 forgets it",
     )
     sampling_steps: int = Field(6, ge=1, description="DDIM steps of a view")
     guidance: float = Field(1.5, ge=0, description="classifier-free guidance in the diffusers convention")
@@ -236,7 +238,7 @@ class RefinementConfig(Section):
 class SceneConfig(Section):
     """The optimisation of the scene."""
 
-    steps: int = Field(4000, ge=0)
+    steps: int = Field(2000, ge=0)
     rays: int = Field(4096, ge=16, description="rays per step")
     reaimed: Share = Field(
         0.4, description="share of the rays that look at their pixel's surface again from a moved camera; needs depth"

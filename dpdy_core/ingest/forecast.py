@@ -73,7 +73,7 @@ def stage_seconds(report: dict[str, Any], config: RunConfig, device: str) -> dic
         if report["has_depth"]
         else train * pixels(config.depth.max_size) * config.depth.planes * config.depth.neighbours * _SWEEP[device],
         "prior": _prior_passes(config) * config.prior.resolution**2 * _prior_rate(config, device),
-        "scene": scene.steps * scene.rays * per_ray * rate + _distillation(config, device),
+        "scene": scene.steps * scene.rays * _painted(config) * per_ray * rate + _distillation(config, device),
         "render": (2 * train + made_up + held_out) * frame,
         "evaluate": held_out * frame,
     }
@@ -89,6 +89,12 @@ def _prior_passes(config: RunConfig) -> int:
     if prior.finetune == "none":
         return 0
     return 3 * prior.steps * prior.batch_size + 2 * prior.class_images * prior.sampling_steps
+
+
+def _painted(config: RunConfig) -> float:
+    """Rays of a run as a multiple of those of frames: the rest are those of painted views."""
+    refinement = config.scene.refinement
+    return 1 + refinement.rays * (1 - refinement.begin) * refinement.enabled
 
 
 def _distillation(config: RunConfig, device: str) -> float:

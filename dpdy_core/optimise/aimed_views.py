@@ -20,23 +20,23 @@ class AimedViews:
         """`novel` says where candidates stand and how large a view is; `views` are the frames as witnesses."""
         self.novel, self.candidates, self.orbit = novel, candidates, orbit
         self.space = ObservedSpace(views.cameras, views.depth, views.moving)
-        self.coverage = Coverage(views, novel.size)
-        self.glance = Coverage(views, min(GLANCE, novel.size))
+        self.side = min(GLANCE, novel.width, novel.height)
+        self.coverage = Coverage(views, min(novel.width, novel.height))
+        self.glance = Coverage(views, self.side)
 
     def draw(self, count: int, progress: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
-        """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
+        """`count` cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
         Each is, of its candidates that see LEAST_OBSERVED of what was filmed, that with the most unseen pixels; where
         none does, that which sees most of what was filmed: the rest look past the scene or into things.
         """
         cameras, times = self.novel.orbiting(count * self.candidates, self.orbit.at(progress), generator)
         observed = self.space.share(cameras).view(count, -1)
-        side = min(GLANCE, self.novel.size)
-        unseen = self.glance.unseen(cameras.resized(side, side), times).mean(dim=(1, 2)).view(count, -1)
+        unseen = self.glance.unseen(cameras.resized(self.side, self.side), times).mean(dim=(1, 2)).view(count, -1)
         best = torch.where(observed >= LEAST_OBSERVED, 1 + unseen, observed).argmax(dim=-1)
         chosen = torch.arange(count, device=best.device) * self.candidates + best
         return cameras[chosen], times[chosen]
 
     def unseen(self, cameras: Cameras, times: Tensor) -> Tensor:
-        """(N, 1, S, S) float, 1 where no frame saw what the `cameras` see at `times` (N,)."""
+        """(N, 1, H, W) float, 1 where no frame saw what the `cameras` see at `times` (N,)."""
         return self.coverage.unseen(cameras, times)[:, None]

@@ -50,11 +50,11 @@ class Distillation:
         cameras, times = (self.aimed or self.novel).draw(self.config.views, progress, generator)
         act = None if self.aimed is None else self.aimed.unseen(cameras, times)
         rendered = [render_view(self.scene, cameras, k, times[k], generator) for k in range(len(cameras))]
-        size = self.novel.size
+        height, width = cameras.height, cameras.width
 
         def images(name: str) -> Tensor:
             flat = torch.stack([getattr(r, name) for r in rendered])
-            return free_of_nan(flat.view(len(rendered), size, size, -1).permute(0, 3, 1, 2))
+            return free_of_nan(flat.view(len(rendered), height, width, -1).permute(0, 3, 1, 2))
 
         depth = images("depth").detach() if self.config.rgb_only else images("depth")
         sds, numbers = self.guidance.loss(images("colour"), depth, act, progress, generator)

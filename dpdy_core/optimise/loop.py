@@ -20,7 +20,7 @@ from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
-from dpdy_core.optimise.refinement import Refinement
+from dpdy_core.optimise.refinement import Refinement, painted_size
 from dpdy_core.optimise.training import PAINTED, WITNESS, Training, restore
 from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.prior.finetuned import RECORD
@@ -99,8 +99,8 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
         while training.step < steps:
             if begin is not None and training.progress >= begin:
                 _begin_to_use_the_prior(run, config, training, novel, checkpoint)
-                if training.graphed is not None and training.distillation is not None:
-                    _try_to_graph(training.graph_distillation, "distilled", reporter)
+                if training.graphed is not None:
+                    _try_to_graph(training.graph_prior, "distilled and refined", reporter)
                 begin = None
             numbers = training.advance()
             if training.step % config.scene.preview_every == 0 or training.step == steps:
@@ -164,7 +164,7 @@ def _aimed(novel: NovelViews, views: TrainingViews | None, config: DistillationC
 
 def _refinement(config: RefinementConfig, training: Training, painter: RgbdPainter, views: TrainingViews) -> Refinement:
     """The refinement with an empty pool."""
-    novel = NovelViews(training.clip, training.scene.bounds, painter.resolution)
+    novel = NovelViews(training.clip, training.scene.bounds, *painted_size(training.clip.cameras, painter))
     static = training.config.losses.w_static if training.alone.get("static_alone") else None
     rays = max(1, int(training.config.rays * config.rays))
     aimed = AimedViews(novel, views, config.candidates, config.orbit)

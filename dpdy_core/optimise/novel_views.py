@@ -18,29 +18,32 @@ LEAST_TURN = 1 / 3  # of the largest angle of an orbiting camera
 
 
 class NovelViews:
-    """Draws square cameras and input times (ViDAR, supplement B.3: means of poses, pulled to the extremes, plus noise).
+    """Draws cameras and input times (ViDAR, supplement B.3: means of poses, pulled to the extremes, plus noise).
 
     Cameras look at what training cameras look at; up is the mean of theirs. With depth, those that look into solid or
     unobserved space are rejected.
     """
 
-    def __init__(self, clip: Clip, bounds: Bounds, size: int) -> None:
+    def __init__(self, clip: Clip, bounds: Bounds, width: int, height: int | None = None) -> None:
+        """Views of `width` x `height` pixels, or square ones, see as much as fits into a training frame's view."""
         pose = clip.cameras.camera_to_world
         self.times = clip.times
         self.observed = None if clip.depth is None else ObservedSpace(clip.cameras, clip.depth, clip.motion)
-        self.size = size
+        self.width, self.height = width, height or width
         self.centres = pose[:, :, 3]
         self.up = normalize(pose[:, :, 1].mean(dim=0), dim=0)
         axes = -pose[:, :, 2]
         reach = ((self.centres.new_tensor(bounds.centre) - self.centres) * axes).sum(dim=-1)
         self.reach = reach.clamp_min(0.5 * bounds.radius)[:, None]
         self.targets = self.centres + self.reach * axes
-        self.focal = clip.cameras.focal[:, 1].mean() * (size / min(clip.cameras.height, clip.cameras.width))
+        scale = max(self.width / clip.cameras.width, self.height / clip.cameras.height)
+        self.focal = clip.cameras.focal[:, 1].mean() * scale
+        self.principal = torch.stack([torch.full_like(self.focal, side / 2) for side in (self.width, self.height)])
         spread = torch.cdist(self.centres, self.centres)
         self.extremes = self.centres[[int(i) for i in divmod(int(spread.argmax()), len(self.centres))]]
 
     def draw(self, count: int, progress: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
-        """`count` square cameras for training `progress` in [0, 1], and the times (count,) at which to look.
+        """`count` cameras for training `progress` in [0, 1], and the times (count,) at which to look.
 
         Each is the first of TRIES that sees LEAST_OBSERVED of what was filmed, or the best of them.
         """
@@ -54,7 +57,7 @@ class NovelViews:
         return cameras[chosen], times[chosen]
 
     def orbiting(self, count: int, degrees: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
-        """`count` square cameras off the path, good or bad, and the times (count,) at which to look.
+        """`count` cameras off the path, good or bad, and the times (count,) at which to look.
 
         Each stands between LEAST_TURN and all of `degrees` around its target from a place between training cameras, to
         any side, and as far from the target as they are: wide views from far behind show bands above and below that
@@ -94,9 +97,9 @@ class NovelViews:
         return Cameras(
             camera_to_world=look_at(centre, target, self.up),
             focal=self.focal.expand(count, 2),
-            principal=centre.new_full((count, 2), self.size / 2),
-            width=self.size,
-            height=self.size,
+            principal=self.principal.expand(count, 2),
+            width=self.width,
+            height=self.height,
         )
 
 

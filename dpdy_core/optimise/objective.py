@@ -55,7 +55,7 @@ def observed_terms(
     if fields.split and has_motion:
         terms.append(Term("motion_mask", losses.w_motion_mask, _motion_mask))
         terms.append(Term("static", losses.w_static, _static_colour))
-    return [term for term in terms if _is_used(term.weight)]
+    return [term for term in terms if is_used(term.weight)]
 
 
 def free_terms(losses: LossConfig, split: bool) -> list[Term[RayRendering]]:
@@ -67,7 +67,7 @@ def free_terms(losses: LossConfig, split: bool) -> list[Term[RayRendering]]:
     if split:
         terms.append(Term("entropy", losses.w_entropy, lambda r: skewed_entropy(r.ratio, r.weights)))
         terms.append(Term("sparsity", losses.w_sparsity, lambda r: dynamic_sparsity(r.dynamic)))
-    return [term for term in terms if _is_used(term.weight)]
+    return [term for term in terms if is_used(term.weight)]
 
 
 def weighted_sum(
@@ -79,7 +79,8 @@ def weighted_sum(
     return total, {name: value.detach() for name, value in values.items()}
 
 
-def _is_used(weight: Ramp) -> bool:
+def is_used(weight: Ramp) -> bool:
+    """Whether the weight is above 0 at any time."""
     return weight.start > 0 or weight.end > 0
 
 

@@ -24,25 +24,28 @@ class PaintedRays:
 
 
 class PaintedViews:
-    """Up to `capacity` square views of `size` pixels; `put` replaces the oldest."""
+    """Up to `capacity` views of `width` x `height` pixels; `put` replaces the oldest.
 
-    def __init__(self, capacity: int, size: int, device: torch.device) -> None:
-        self.size, self.made = size, 0
+    Tensors are written in place, so that a CUDA graph may draw from them.
+    """
+
+    def __init__(self, capacity: int, width: int, height: int, device: torch.device) -> None:
+        self.width, self.height, self.made = width, height, 0
         self.poses = torch.zeros((capacity, 3, 4), device=device)
         self.times = torch.zeros(capacity, device=device)
-        self.colour = torch.zeros((capacity, 3, size, size), device=device)
+        self.colour = torch.zeros((capacity, 3, height, width), device=device)
         self.inverse_depth, self.painted, self.still = (
-            torch.zeros((capacity, 1, size, size), device=device) for _ in range(3)
+            torch.zeros((capacity, 1, height, width), device=device) for _ in range(3)
         )
 
     def put(
         self, pose: Tensor, time: Tensor, colour: Tensor, inverse_depth: Tensor, painted: Tensor, still: Tensor
     ) -> None:
-        """Keep one view: pose (1, 3, 4), time (1,), colour (1, 3, S, S); the maps (1, 1, S, S)."""
-        place = self.made % len(self.poses)
+        """Keep N views: pose (N, 3, 4), time (N,), colour (N, 3, H, W); the maps (N, 1, H, W)."""
+        places = (self.made + torch.arange(len(time), device=time.device)) % len(self.poses)
         for name, value in zip(NAMES, (pose, time, colour, inverse_depth, painted, still), strict=True):
-            getattr(self, name)[place] = value[0]
-        self.made += 1
+            getattr(self, name)[places] = value
+        self.made += len(time)
 
     def draw(self, count: int, focal: Tensor, generator: torch.Generator) -> PaintedRays:
         """`count` rays through random painted pixels of all views; `focal` is that of each, in pixels."""
@@ -50,12 +53,11 @@ class PaintedViews:
         mass = self.painted.flatten().cumsum(dim=0, dtype=torch.float64)
         wanted = torch.rand(count, device=device, generator=generator, dtype=torch.float64) * mass[-1]
         chosen = torch.searchsorted(mass, wanted, right=True).clamp_max(len(mass) - 1)
-        view, pixel = chosen // self.size**2, chosen % self.size**2
-        row, column = pixel // self.size, pixel % self.size
+        pixels = self.width * self.height
+        view, row, column = chosen // pixels, chosen % pixels // self.width, chosen % self.width
         capacity = len(self.poses)
-        cameras = Cameras(
-            self.poses, focal.expand(capacity, 2), focal.new_full((capacity, 2), self.size / 2), self.size, self.size
-        )
+        centre = torch.stack([focal.new_full((capacity,), side / 2) for side in (self.width, self.height)], dim=-1)
+        cameras = Cameras(self.poses, focal.expand(capacity, 2), centre, self.width, self.height)
         origins, directions = cameras.rays(view, torch.stack([column, row], dim=-1) + 0.5)
         return PaintedRays(
             origins=origins,

@@ -132,7 +132,7 @@ class TrainingRays:
         device = batch.origins.device
         views, times = self.novel.draw(NOVEL_CAMERAS, progress, generator)
         view = torch.arange(count, device=device) % len(views)
-        pixels = torch.rand((count, 2), device=device, generator=generator) * self.novel.size
+        pixels = torch.rand((count, 2), device=device, generator=generator) * self.novel.width
         origins, directions = views.rays(view, pixels)
         none = torch.zeros(count, device=device)
         return RayBatch(

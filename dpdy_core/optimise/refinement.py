@@ -4,12 +4,14 @@ In place of a score at every step (SDS), whole pictures now and then: one diffus
 makes the pictures agree, and they are renewed as it changes (Instruct-NeRF2NeRF, section 4.2; ViDAR, section 3.2).
 """
 
+import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dpdy_core.config import RefinementConfig
+from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.depth_loss import aligned_depth_loss
 from dpdy_core.optimise.objective import Term, weighted_sum
@@ -18,7 +20,7 @@ from dpdy_core.optimise.reconstruction import colour_loss
 from dpdy_core.optimise.schedule import proposal_anneal
 from dpdy_core.render.renderer import RayRendering, render_camera, render_rays
 from dpdy_core.scene.scene import Scene
-from dpdy_core.section import Ramp
+from dpdy_core.section import Number, Ramp
 
 CHUNK = 16384  # rays rendered at once
 
@@ -26,7 +28,8 @@ CHUNK = 16384  # rays rendered at once
 class Painter(Protocol):
     """A prior that completes RGB-D pictures."""
 
-    resolution: int
+    resolution: int  # of their longer side, pixels
+    multiple: int  # of which both sides must be
 
     def paint(
         self, rgb: Tensor, depth: Tensor, known: Tensor, progress: float, generator: torch.Generator
@@ -48,40 +51,41 @@ class Refinement:
         static: Ramp | None,
         rays: int,
     ) -> None:
-        """`aimed` draws views of the painter's resolution; `terms` regularise the `rays` rays of a step.
+        """`aimed` draws views of a size that the painter takes; `terms` regularise the `rays` rays of a step.
 
         `static` is the weight of the static field alone where the view stood still, None without such a field.
         """
         novel = aimed.novel
-        assert novel.size == painter.resolution
         self.config, self.painter, self.scene, self.aimed, self.focal = config, painter, scene, aimed, novel.focal
         self.terms, self.static, self.count = terms, static, rays
-        self.pool = PaintedViews(config.pool, novel.size, novel.centres.device)
+        self.pool = PaintedViews(config.pool, novel.width, novel.height, novel.centres.device)
 
     def active(self, progress: float) -> bool:
         """Whether it has begun."""
         return progress >= self.config.begin
 
     def due(self, step: int) -> bool:
-        """Whether a new view is painted before `step`."""
-        return step % self.config.every == 0 or self.pool.made == 0
+        """Whether new views are painted before `step`."""
+        return step % self.config.every == 0 or self.pool.made < self.config.pool
 
     @torch.no_grad()
     def renew(self, progress: float, generator: torch.Generator) -> None:
-        """Of a few novel views render that with most unseen, paint it, and put it in the place of the oldest one."""
-        cameras, times = self.aimed.draw(1, progress, generator)
-        unseen = self.aimed.unseen(cameras, times)
+        """Paint a few novel views, each that of several with most unseen, in the place of the oldest ones."""
+        count = min(self.config.views, self.config.pool)
+        cameras, times = self.aimed.draw(count, progress, generator)
+        unseen = torch.cat([self.aimed.unseen(cameras[[k]], times[[k]]) for k in range(len(times))])
         if not self.config.unseen_only:
             unseen = torch.ones_like(unseen)
-        view = render_camera(self.scene, cameras, 0, float(times[0]), CHUNK)
-        rgb, depth = view.colour.permute(2, 0, 1)[None], view.depth[None, None]
+        views = [render_camera(self.scene, cameras, k, time, CHUNK) for k, time in enumerate(times.tolist())]
+        rgb = torch.stack([view.colour.permute(2, 0, 1) for view in views])
+        depth = torch.stack([view.depth for view in views])[:, None]
         colour, inverse = self.painter.paint(rgb, depth, 1 - unseen, progress, generator)
         painted = (colour.isfinite().all(dim=1, keepdim=True) & inverse.isfinite()).float() * unseen
         colour, inverse = colour.nan_to_num(0.0), inverse.nan_to_num(0.0)
-        still = (view.dynamic < 0.5).float()[None, None]
+        still = (torch.stack([view.dynamic for view in views])[:, None] < 0.5).float()
         self.pool.put(cameras.camera_to_world, times, colour, inverse, painted, still)
 
-    def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, progress: Number, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of the painted rays of one step, and numbers to report."""
         target = self.pool.draw(self.count, self.focal, generator)
         background = torch.rand(3, device=target.origins.device, generator=generator)
@@ -104,6 +108,16 @@ class Refinement:
         )
         free, _ = weighted_sum(self.terms, rendering, progress)
         return self.config.weight.at(progress) * (value + free), {"refined": value.detach()}
+
+
+def painted_size(cameras: Cameras, painter: Painter) -> tuple[int, int]:
+    """Width and height of views of the frames' shape that the `painter` takes, or a little less oblong ones."""
+    longer = max(cameras.width, cameras.height)
+    width, height = (
+        math.ceil(painter.resolution * side / longer / painter.multiple) * painter.multiple
+        for side in (cameras.width, cameras.height)
+    )
+    return width, height
 
 
 def painted_loss(

@@ -16,7 +16,7 @@ from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.exposure import Exposure
 from dpdy_core.optimise.graphed_step import GraphedStep
 from dpdy_core.optimise.novel_views import NovelViews
-from dpdy_core.optimise.objective import Observation, free_terms, observed_terms, weighted_sum
+from dpdy_core.optimise.objective import Observation, free_terms, is_used, observed_terms, weighted_sum
 from dpdy_core.optimise.ray_batch import TrainingRays
 from dpdy_core.optimise.refinement import Refinement
 from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
@@ -43,12 +43,14 @@ class Training:
         self.views: TrainingViews | None = None  # the training views that all three began with
         self.graphed: GraphedStep | None = None
         self.graphed_distillation: GraphedStep | None = None
+        self.graphed_refinement: GraphedStep | None = None
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
         novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
         self.rays = TrainingRays(clip, config.reaimed if metric else 0.0, novel, config.novel_rays)
         self.observed = observed_terms(config.losses, config.fields, clip.depth is not None, clip.motion is not None)
         self.free = free_terms(config.losses, config.fields.split)
+        self.decays = is_used(config.losses.w_grid)
         self.alone = {f"{term.name}_alone": True for term in self.observed if term.name in ("static", "dynamic")}
         self.cameras = CameraCorrections(clip.cameras, scene.bounds.radius) if config.refine_cameras else None
         self.exposure = Exposure(len(clip)) if config.exposure else None
@@ -94,9 +96,7 @@ class Training:
         if self.refinement is not None and self.refinement.active(progress):
             if self.refinement.due(self.step):
                 self.refinement.renew(progress, self.generator)
-            loss, logged = self.refinement.loss(progress, self.generator)
-            loss.backward()
-            numbers = numbers | logged
+            numbers = numbers | (self.graphed_refinement or self.refine)(progress)
         self.optimiser.step()
         self.step += 1
         return numbers | self.distilled
@@ -110,10 +110,17 @@ class Training:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.graphed = GraphedStep(self.reconstruct, parameters, self.generator)
 
-    def graph_distillation(self) -> None:
-        """Capture the distillation step, which adds to the reconstruction's gradients. Raises as `graph` does."""
+    def graph_prior(self) -> None:
+        """Capture the steps of distillation and refinement, as far as there are, after `graph` and like it.
+
+        They add to the reconstruction's gradients.
+        """
         assert self.graphed is not None
-        self.graphed_distillation = GraphedStep(self.distil, self.graphed.parameters, self.generator, self.graphed)
+        parameters = self.graphed.parameters
+        if self.distillation is not None:
+            self.graphed_distillation = GraphedStep(self.distil, parameters, self.generator, self.graphed)
+        if self.refinement is not None:
+            self.graphed_refinement = GraphedStep(self.refine, parameters, self.generator, self.graphed)
 
     def distil(self, progress: Number) -> dict[str, Tensor]:
         """Gradients of one distillation step, added to those there are, and numbers to report."""
@@ -121,6 +128,13 @@ class Training:
         loss, logged = self.distillation.loss(progress, self.generator)
         loss.backward()
         return {f"sds_{name.removeprefix('sds_')}": value.detach() for name, value in logged.items()}
+
+    def refine(self, progress: Number) -> dict[str, Tensor]:
+        """Gradients of the painted views' loss, added to those there are, and numbers to report."""
+        assert self.refinement is not None
+        loss, logged = self.refinement.loss(progress, self.generator)
+        loss.backward()
+        return logged
 
     def reconstruct(self, progress: Number) -> dict[str, Tensor]:
         """Gradients of the losses on one batch of training rays, and their values; `progress` may be a tensor."""
@@ -141,6 +155,10 @@ class Training:
         observed, numbers = weighted_sum(self.observed, observation, progress)
         free, more = weighted_sum(self.free, rendering, progress)
         loss = observed + free
+        if self.decays:
+            decay = self.scene.decay()
+            loss = loss + self.config.losses.w_grid.at(progress) * decay
+            numbers |= {"grid": decay.detach()}
         if self.cameras is not None:
             loss = loss + self.config.losses.w_cameras.at(progress) * self.cameras.penalty()
             numbers |= self.cameras.numbers()

@@ -43,7 +43,8 @@ def finetune_prior(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     if config.scene.video_sds.enabled:
         find_motion_adapter(config.prior.motion_adapter or config.prior.model)
     if config.prior.finetune == "none" or config.prior.steps == 0:
-        if config.scene.sds.enabled or config.scene.video_sds.enabled:
+        scene = config.scene
+        if scene.sds.enabled or scene.video_sds.enabled or scene.refinement.enabled:
             load_ldm3d(config.prior.model, resolve_device(config.device))
         write_record(run.prior, _record(config.prior, "none", config.prior.class_prompt))
         return

@@ -46,6 +46,11 @@ class Ldm3d:
         return self.unet.device
 
     @property
+    def multiple(self) -> int:
+        """Of this many pixels the sides of a picture must be multiples: each part of the UNet halves it once more."""
+        return int(self.reduction * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
     def resolution(self) -> int:
         """Side of the images it was trained on, pixels."""
         return int(self.unet.config.sample_size) * self.reduction

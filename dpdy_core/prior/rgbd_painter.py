@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dpdy_core.config import RefinementConfig
 from dpdy_core.prior.inpainting import inpaint
+from dpdy_core.prior.push_pull import push_pull
 from dpdy_core.prior.rgbd import absolute_inverse_depth, pack
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
 
@@ -14,7 +15,7 @@ class RgbdPainter:
 
     def __init__(self, guidance: RgbdGuidance, config: RefinementConfig) -> None:
         self.guidance, self.config = guidance, config
-        self.resolution = guidance.resolution
+        self.resolution, self.multiple = guidance.resolution, guidance.model.multiple
 
     @torch.no_grad()
     def paint(
@@ -22,14 +23,17 @@ class RgbdPainter:
     ) -> tuple[Tensor, Tensor]:
         """Colour (B, 3, H, W) in [0, 1] and inverse depth (B, 1, H, W), painted anew where `known` (B, 1, H, W) is 0.
 
-        `rgb` in [0, 1] and planar `depth` are a view's; the painted depth has their scale and shift. Sides are
-        multiples of the VAE's factor. `progress` in [0, 1] of training sets the strength.
+        `rgb` in [0, 1] and planar `depth` are a view's, of which only what is `known` counts: the prior starts from the
+        smooth fill of `push_pull`, since what a scene shows where no frame saw is speckle. The painted depth has the
+        fill's scale and shift. Sides are multiples of `multiple`. `progress` in [0, 1] of training sets the strength.
         """
         model, config = self.guidance.model, self.config
         text, empty = (states.expand(len(rgb), -1, -1) for states in (self.guidance.text, self.guidance.empty))
-        strength = config.strength.at(progress)
-        rgbd = pack(rgb, depth)
-        painted = inpaint(model, rgbd, known, text, empty, strength, config.sampling_steps, config.guidance, generator)
+        own_inverse = 1 / depth.clamp_min(1e-6)
+        filled, filled_depth = push_pull(rgb, known), 1 / push_pull(own_inverse, known).clamp_min(1e-6)
+        strength, steps = config.strength.at(progress), config.sampling_steps
+        rgbd = pack(filled, filled_depth)
+        painted = inpaint(model, rgbd, known, text, empty, strength, steps, config.guidance, generator)
         colour = torch.where(known > 0.5, rgb, (painted[:, :3] / 2 + 0.5).clamp(0, 1))
-        inverse = torch.where(known > 0.5, 1 / depth.clamp_min(1e-6), absolute_inverse_depth(painted[:, 3:], depth))
+        inverse = torch.where(known > 0.5, own_inverse, absolute_inverse_depth(painted[:, 3:], filled_depth))
         return colour, inverse

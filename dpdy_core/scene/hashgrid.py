@@ -24,6 +24,10 @@ class Encoder(Protocol):
         """Features (N, width) of `points` (N, D) in [0, 1]; each grid reads its own three columns."""
         ...
 
+    def decay(self) -> Tensor:
+        """0-dim: the mean squared feature of each hashed level, summed."""
+        ...
+
 
 def choose_backend(wanted: Literal["auto", "torch", "tinycudann"], device: torch.device) -> Backend:
     """The backend to use. Raises BadSettings if tinycudann was asked for and cannot run."""

@@ -21,6 +21,7 @@ class TcnnHashGrid(nn.Module):
         import tinycudann
 
         self.axes = [list(grid.axes) for grid in grids]
+        self.levels = [grid.levels for grid in grids]
         self.width = sum(grid.levels * grid.features for grid in grids)
         self.encodings = nn.ModuleList(
             tinycudann.Encoding(
@@ -41,6 +42,11 @@ class TcnnHashGrid(nn.Module):
         for index, grid in enumerate(grids):
             scale = torch.tensor(grid.finest, dtype=torch.float32) / max(grid.finest)
             self.register_buffer(f"scale_{index}", scale, persistent=False)
+
+    def decay(self) -> Tensor:
+        """0-dim: the mean squared feature of each grid, times its levels: tinycudann hides where a level ends."""
+        means = [parameters.float().square().mean() for parameters in self.encodings.parameters()]
+        return torch.stack([levels * mean for levels, mean in zip(self.levels, means, strict=True)]).sum()
 
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""

@@ -118,6 +118,8 @@ class TorchHashGrid(nn.Module):
     Points get gradients where they ask for them (camera refinement): those of the cell they lie in.
     """
 
+    shares: Tensor  # (rows,) of a squared feature in the mean of its level
+
     def __init__(self, grids: Sequence[Grid], generator: torch.Generator) -> None:
         super().__init__()
         features = {grid.features for grid in grids}
@@ -125,10 +127,19 @@ class TorchHashGrid(nn.Module):
             raise ValueError(f"grids of one encoder must have equal features, not {sorted(features)}")
         self.features = features.pop()
         self.width = sum(grid.levels for grid in grids) * self.features
-        self.groups, rows = _layout(grids)
+        self.groups, rows, shares = _layout(grids)
+        self.register_buffer("shares", shares / self.features, persistent=False)
         table = torch.rand((rows, self.features), generator=generator) * 2 - 1
         self.table = nn.Parameter(table * INITIAL)
         self.encode: Callable[..., Tensor] = encode_group  # or that compiled: see `fusion`
+
+    def decay(self) -> Tensor:
+        """0-dim: the mean squared feature of each hashed level, summed (Zip-NeRF, section 4, there of all levels).
+
+        Cells that no ray reaches show what others wrote into the rows they share: small features leave them to the
+        coarse levels, which share none and go on smoothly.
+        """
+        return (self.table.square().sum(dim=-1) * self.shares).sum()
 
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""
@@ -137,8 +148,8 @@ class TorchHashGrid(nn.Module):
         return torch.cat(features, dim=1).view(self.width, -1).T.contiguous()
 
 
-def _layout(grids: Sequence[Grid]) -> tuple[nn.ModuleList, int]:
-    """The non-empty groups (dense, hashed) and the number of table rows."""
+def _layout(grids: Sequence[Grid]) -> tuple[nn.ModuleList, int, Tensor]:
+    """The non-empty groups (dense, hashed), the number of table rows, and of each its share in a hashed level or 0."""
     levels = [(grid, cells) for grid in grids for cells in grid.resolutions()]
     dense, hashed, start = [], [], 0
     for grid, cells in levels:
@@ -151,7 +162,10 @@ def _layout(grids: Sequence[Grid]) -> tuple[nn.ModuleList, int]:
             hashed.append((grid, cells, start))
             start += 2**grid.log2_table
     groups = [LevelGroup(group, is_hashed) for group, is_hashed in ((dense, False), (hashed, True)) if group]
-    return nn.ModuleList(groups), start
+    shares = torch.zeros(start)
+    for grid, _, first in hashed:
+        shares[first : first + 2**grid.log2_table] = 1 / 2**grid.log2_table
+    return nn.ModuleList(groups), start, shares
 
 
 def _vertices(cells: Triple) -> int:

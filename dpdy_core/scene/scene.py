@@ -78,6 +78,11 @@ class Scene(nn.Module):
         """The hash grids of the torch backend."""
         return [module for module in self.modules() if isinstance(module, TorchHashGrid)]
 
+    def decay(self) -> Tensor:
+        """0-dim: the mean squared feature of each hashed level of each grid, summed."""
+        fields = [field for field in (self.static, self.dynamic, self.proposal) if field is not None]
+        return torch.stack([field.encoder.decay() for field in fields]).sum()
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by the learning rate they take: "grid" and "mlp"."""
         groups: dict[str, list[nn.Parameter]] = {"grid": [], "mlp": []}

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 from optimise_scenes import tiny_config, write_capture
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpdy_core.config import FieldsConfig, SceneConfig, SdsConfig
+from dpdy_core.config import FieldsConfig, RefinementConfig, SceneConfig, SdsConfig
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
+from dpdy_core.optimise.refinement import Refinement
 from dpdy_core.optimise.training import Training
 from dpdy_core.prior.finetuned import write_record
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
@@ -81,6 +83,32 @@ def test_a_distillation_step_does_not_wait(tmp_path: Path) -> None:
     assert watch.caught == []
     training.generator.set_state(before)
     torch.testing.assert_close(training.distil(0.6), numbers)
+
+
+def test_a_step_on_painted_views_does_not_wait(tmp_path: Path) -> None:
+    """That painting waits now and then is no matter: the steps between run as a CUDA graph."""
+    config = RefinementConfig(pool=4, views=2, candidates=2)
+    training = make_training(tmp_path, tiny_config().scene)
+    novel = NovelViews(training.clip, training.scene.bounds, 12, 9)
+    aimed = AimedViews(novel, TrainingViews(training.clip, training.scene), config.candidates, config.orbit)
+    training.refinement = Refinement(config, Grey(), training.scene, aimed, training.free, None, 32)
+    training.refinement.renew(0.6, training.generator)
+    progress, before = torch.tensor(0.6), training.generator.get_state()
+    numbers = training.refine(progress)
+    with Watch() as watch:
+        training.refine(progress)
+    assert watch.caught == []
+    training.generator.set_state(before)
+    torch.testing.assert_close(training.refine(0.6), numbers)
+
+
+class Grey:
+    """Stands for a painter: all is grey and two units away."""
+
+    resolution, multiple = 12, 3
+
+    def paint(self, rgb: Tensor, depth: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+        return torch.full_like(rgb, 0.5), torch.full_like(depth, 0.5)
 
 
 def test_the_watch_sees_what_waits() -> None:

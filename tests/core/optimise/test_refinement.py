@@ -10,6 +10,7 @@ from torch import Tensor
 from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import Cancelled
+from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise import loop
 from dpdy_core.optimise.aimed_views import AimedViews
@@ -17,7 +18,7 @@ from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.painted_views import PaintedRays
-from dpdy_core.optimise.refinement import Refinement, painted_loss
+from dpdy_core.optimise.refinement import Refinement, painted_loss, painted_size
 from dpdy_core.prior.finetuned import write_record
 from dpdy_core.prior.tiny import build_toy
 from dpdy_core.progress import Event, Reporter
@@ -33,13 +34,13 @@ class RedPainter:
     """Stands for `RgbdPainter`: what is unknown is red and two units away."""
 
     def __init__(self, *_: object) -> None:
-        self.resolution = 12
+        self.resolution, self.multiple = 12, 3
 
     def paint(
         self, rgb: Tensor, depth: Tensor, known: Tensor, progress: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        assert rgb.shape == (1, 3, 12, 12)
-        assert depth.shape == known.shape == (1, 1, 12, 12)
+        assert rgb.shape[1:] in ((3, 9, 12), (3, 12, 12))
+        assert depth.shape == known.shape == (len(rgb), 1, *rgb.shape[2:])
         assert 0 <= progress <= 1
         red = torch.tensor(RED)[None, :, None, None] + 0.01 * torch.rand(1, generator=generator)
         return torch.where(known > 0.5, rgb, red), torch.where(known > 0.5, 1 / depth, torch.full_like(depth, 0.5))
@@ -131,13 +132,19 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
         aimed = AimedViews(novel, views, candidates, constant(35))
         refinement = Refinement(RefinementConfig(), painter, scene, aimed, [], None, 16)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(6):
-            refinement.renew(1.0, generator)
-        shares.append(float(refinement.pool.painted[:6].mean()))
+        refinement.renew(1.0, generator)
+        shares.append(float(refinement.pool.painted[:8].mean()))
     assert shares[1] > shares[0]
     everywhere = Refinement(RefinementConfig(unseen_only=False), painter, scene, aimed, [], None, 16)
     everywhere.renew(1.0, torch.Generator().manual_seed(0))
     assert everywhere.pool.painted[0].eq(1).all()
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((24, 18), (12, 9)), ((640, 360), (12, 9)), ((90, 160), (9, 12))])
+def test_views_have_the_shape_of_the_frames(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    width, height = size
+    cameras = Cameras(torch.zeros(1, 3, 4), torch.ones(1, 2), torch.ones(1, 2), width, height)
+    assert painted_size(cameras, RedPainter()) == wanted
 
 
 def test_pictures_that_are_not_finite_do_not_ruin_the_scene(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

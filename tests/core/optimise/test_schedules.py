@@ -81,3 +81,15 @@ def test_novel_views_look_at_the_scene_and_go_further_out_with_time(tmp_path: Pa
     assert distances[1] > 2 * distances[0]
     again, _ = novel.draw(64, 1.0, torch.Generator().manual_seed(0))
     assert torch.equal(again.centres, cameras.centres)
+
+
+def test_novel_views_of_a_frames_shape_see_as_much_as_a_frame(tmp_path: Path) -> None:
+    clip = load_clip(write_capture(tmp_path).capture, "train", 24)
+    assert clip is not None
+    assert (clip.cameras.width, clip.cameras.height) == (24, 18)
+    frame = float(clip.cameras.focal[0, 1])
+    for width, height, focal in ((48, 36, 2 * frame), (16, 16, 16 / 18 * frame), (48, 32, 2 * frame)):
+        cameras, _ = NovelViews(clip, find_bounds(clip), width, height).draw(2, 0.5, torch.Generator().manual_seed(0))
+        assert (cameras.width, cameras.height) == (width, height)
+        torch.testing.assert_close(cameras.focal, torch.full((2, 2), focal))
+        assert cameras.principal.tolist() == [[width / 2, height / 2]] * 2

@@ -119,3 +119,29 @@ def test_grids_of_one_encoder_share_their_number_of_features() -> None:
     other = space_grid(CONFIG.model_copy(update={"features": 4}))
     with pytest.raises(ValueError, match="equal features"):
         TorchHashGrid([space_grid(CONFIG), other], seeded())
+
+
+def test_decay_is_the_mean_square_of_each_hashed_level() -> None:
+    grids = [*time_grids(CONFIG, time_cells=9), space_grid(CONFIG)]
+    encoder = TorchHashGrid(grids, seeded())
+    encoder.table.data = torch.randn(encoder.table.shape, generator=seeded(1))
+    table, start, wanted = encoder.table.detach().double(), 0, 0.0
+    sizes = [((c[0] + 1) * (c[1] + 1) * (c[2] + 1), 2**g.log2_table) for g in grids for c in g.resolutions()]
+    start = sum(vertices for vertices, most in sizes if vertices <= most)
+    for _, most in (pair for pair in sizes if pair[0] > pair[1]):
+        start = (start + most - 1) // most * most
+        wanted += float(table[start : start + most].square().mean())
+        start += most
+    assert start == len(table)
+    assert float(encoder.decay().detach()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_decay_leaves_levels_that_share_no_rows_alone() -> None:
+    encoder = TorchHashGrid([space_grid(CONFIG)], seeded())
+    encoder.decay().backward()
+    assert encoder.table.grad is not None
+    moved = encoder.table.grad.ne(0).any(dim=1)
+    dense = sum((c + 1) ** 3 for c, _, _ in space_grid(CONFIG).resolutions() if (c + 1) ** 3 <= 2**CONFIG.log2_table)
+    assert dense > 0
+    assert not moved[:dense].any()
+    assert moved[-(2**CONFIG.log2_table) :].all()
