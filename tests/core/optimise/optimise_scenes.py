@@ -61,6 +61,7 @@ def tiny_config(**scene: object) -> RunConfig:
         "losses": LossConfig(),
         "sds": SdsConfig(enabled=False),
         "preview_every": 1000,
+        "refinement": {"enabled": False},
         "checkpoint_seconds": 3600.0,
     }
     return RunConfig(device="cpu", scene=SceneConfig.model_validate({**settings, **scene}))

@@ -47,7 +47,7 @@ class RedPainter:
 
 
 def refining(**settings: Any) -> dict[str, Any]:
-    return {"refinement": {"enabled": True, "begin": 0.3, "every": 3, "pool": 2, "candidates": 2, **settings}}
+    return {"refinement": {"enabled": True, "begin": 0.3, "every": 3, "pool": 2, "views": 1, "candidates": 2, **settings}}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_unseen_places_become_what_was_painted(run: RunDir, tmp_path: Path, monk
     """Where no frame looks, a scene with refinement shows the painter's red, and where frames look it doesn't."""
     monkeypatch.setattr(loop, "RgbdPainter", RedPainter)
     common: dict[str, Any] = {"steps": 120, "rays": 256, "grid_learning_rate": 0.03, "mlp_learning_rate": 0.01}
-    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, orbit=45, every=5, pool=8, rays=0.5))
+    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, orbit=45, every=10, pool=8, views=4, rays=0.5))
     plain = RunDir(tmp_path / "plain")
     shutil.copytree(run.root, plain.root)
     events: list[Event] = []
@@ -130,12 +130,12 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
     shares = []
     for candidates in (1, 6):
         aimed = AimedViews(novel, views, candidates, constant(35))
-        refinement = Refinement(RefinementConfig(), painter, scene, aimed, [], None, 16)
+        refinement = Refinement(RefinementConfig(views=6), painter, scene, aimed, [], None, 16)
         generator = torch.Generator().manual_seed(0)
         refinement.renew(1.0, generator)
-        shares.append(float(refinement.pool.painted[:8].mean()))
+        shares.append(float(refinement.pool.painted[:6].mean()))
     assert shares[1] > shares[0]
-    everywhere = Refinement(RefinementConfig(unseen_only=False), painter, scene, aimed, [], None, 16)
+    everywhere = Refinement(RefinementConfig(unseen_only=False, views=1), painter, scene, aimed, [], None, 16)
     everywhere.renew(1.0, torch.Generator().manual_seed(0))
     assert everywhere.pool.painted[0].eq(1).all()
 
