@@ -27,7 +27,7 @@ Document = dict[str, Any]
 
 
 def steer(**words: float) -> Document:
-    """Settings that tell the stand-in engine what to do (see tests/worker/standin.py)."""
+    """Settings that tell the stand-in engine what to do (see worker/standin.py)."""
     return {"prior.token": ",".join(f"{key}={value}" for key, value in words.items()) or "plain"}
 
 

@@ -1,13 +1,14 @@
 """Repairs what a crash left behind. Any number of workers may sweep at once: each repair is a conditional update."""
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete
 
 from api.db import queries
 from api.db.clock import database_now
-from api.db.models import Worker
+from api.db.models import Job, Worker
 from api.db.session import Sessions
 from api.jobs import service
 from api.jobs.files import Files
@@ -29,11 +30,7 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
         stale = queries.stale_jobs(session)
         overdue = queries.overdue_jobs(session)
         to_delete = queries.jobs_to_delete(session)
-    for job in stale:
-        with sessions.begin() as session:
-            state = service.reap(session, job.id, job.attempt, settings)
-        if state:
-            log.warning("job %s: its worker (%s) is lost; it is %s now", job.id, job.owner, state)
+    reap_lost(sessions, stale, settings)
     for job_id in overdue:
         with sessions.begin() as session:
             service.expire(session, job_id)
@@ -44,6 +41,15 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
         session.execute(delete(Worker).where(Worker.seen_at < database_now(session) - WORKER_MEMORY))
     deliver(sessions, queue)
     announce_lost(sessions, queue)
+
+
+def reap_lost(sessions: Sessions, stale: Sequence[Job], settings: Settings) -> None:
+    """Take jobs whose leases have expired from their workers."""
+    for job in stale:
+        with sessions.begin() as session:
+            state = service.reap(session, job.id, job.attempt, settings)
+        if state:
+            log.warning("job %s: its worker (%s) is lost; it is %s now", job.id, job.owner, state)
 
 
 def announce_lost(sessions: Sessions, queue: JobQueue) -> int:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.db.clock import database_now
 from api.db.models import (
+    DRILL,
     Announcement,
     Artifact,
     Attempt,
@@ -110,12 +111,14 @@ def queued_count(session: Session) -> int:
 
 
 def queued_jobs(session: Session, limit: int = 100) -> Sequence[str]:
-    """Waiting jobs that may start now, the oldest first."""
+    """Waiting jobs that may start now, the oldest first. Those of drills are for sessions of their tenants only."""
     waiting = select(Job.id).where(
         Job.state == "queued",
         Job.delete_requested_at.is_(None),
         or_(Job.run_after.is_(None), Job.run_after <= database_now(session)),
     )
+    if "tenant" not in session.info:
+        waiting = waiting.where(Job.tenant.not_like(f"{DRILL}%"))
     return session.scalars(waiting.order_by(Job.queued_at, Job.id).limit(limit)).all()
 
 

@@ -1,4 +1,4 @@
-"""Faults of one attempt: a real child process, real signals, SQLite. The engine is `tests.worker.standin`."""
+"""Faults of one attempt: a real child process, real signals, SQLite. The engine is `worker.standin`."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Faults of workers, broker and API: real processes, PostgreSQL and Redis; the engine is `tests.worker.standin`."""
+"""Faults of workers, broker and API: real processes, PostgreSQL and Redis; the engine is `worker.standin`."""
 
 import os
 import signal

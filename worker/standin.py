@@ -1,10 +1,11 @@
 """A stand-in for the engine: the same commands, events, files and exit codes, in milliseconds and without torch.
 
-What it does is steered by the name of the preset's token: `prior.token` holds `key=value` words, joined by commas:
-steps=N, sleep=SECONDS (a step), fail=CODE (at the end of `scene`), crash=N (SIGKILL itself in the first N attempts),
-deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines). In the first N attempts:
-oom=N, gpulost=N (reports it at the end of `scene`), hang=N (stops at step 2 or later, deaf to SIGTERM).
-slowsave=SECONDS (the checkpoint of a stop takes so long), ballast=BYTES (each step writes so much: disks run full).
+For tests and drills. What it does is steered by the name of the preset's token: `prior.token` holds `key=value` words,
+joined by commas: steps=N, sleep=SECONDS (a step), fail=CODE (at the end of `scene`), crash=N (SIGKILL itself in the
+first N attempts), deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines). In the
+first N attempts: oom=N, gpulost=N (reports it at the end of `scene`), hang=N (stops at step 2 or later, deaf to
+SIGTERM). slowsave=SECONDS (the checkpoint of a stop takes so long), ballast=BYTES (each step writes so much: for disks
+that run full).
 `inspect` goes by the file's first bytes: `bad`, `crash`, `hang`, everything else is ready.
 """
 
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,10 @@ def options(run: RunDir) -> dict[str, float]:
     return {key: float(value) for key, _, value in (word.partition("=") for word in words) if value}
 
 
+def _fill(size: int, path: Path) -> None:
+    path.write_bytes(b"x" * size)
+
+
 def step_through(run: RunDir, wanted: dict[str, float], attempt: int, first: int) -> None:
     """The steps of `scene`, with a checkpoint after each."""
     steps = int(wanted.get("steps", 3))
@@ -51,7 +57,7 @@ def step_through(run: RunDir, wanted: dict[str, float], attempt: int, first: int
     for step in range(first + 1, steps + 1):
         time.sleep(wanted.get("sleep", 0.0))
         if size := int(wanted.get("ballast", 0)):
-            write_atomic(run.root / "ballast" / f"{step}.bin", lambda path, size=size: path.write_bytes(b"x" * size))
+            write_atomic(run.root / "ballast" / f"{step}.bin", partial(_fill, size))
         write_json(checkpoint, {"step": step})
         emit(
             "step", stage="scene", step=step, total=steps, progress=step / steps, eta_seconds=1.0, numbers={"loss": 1.0}
