@@ -1,13 +1,4 @@
-"""A stand-in for the engine: the same commands, events, files and exit codes, in milliseconds and without torch.
-
-For tests and drills. What it does is steered by the name of the preset's token: `prior.token` holds `key=value` words,
-joined by commas: steps=N, sleep=SECONDS (a step), fail=CODE (at the end of `scene`), crash=N (SIGKILL itself in the
-first N attempts), deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines). In the
-first N attempts: oom=N, gpulost=N (reports it at the end of `scene`), hang=N (stops at step 2 or later, deaf to
-SIGTERM). slowsave=SECONDS (the checkpoint of a stop takes so long), ballast=BYTES (each step writes so much: for disks
-that run full).
-`inspect` goes by the file's first bytes: `bad`, `crash`, `hang`, everything else is ready.
-"""
+"""`run` and `render` of the stand-in."""
 
 import fcntl
 import json
@@ -143,37 +134,22 @@ def render(folder: Path, path: str, out: Path) -> None:
     emit("finished")
 
 
-def inspect(file: Path) -> None:
-    head = file.read_bytes()[:5]
-    if head.startswith(b"bad"):
-        problem = {"type": "bad-input", "title": "T", "detail": "not a video", "remedy": "send one", "retryable": False}
-        sys.stdout.write(json.dumps(problem))
-        sys.exit(3)
-    if head.startswith(b"crash"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if head.startswith(b"hang"):
-        time.sleep(600)
-    sys.stdout.write(json.dumps({"frames": 24, "size": [64, 48], "warnings": []}))
-
-
 def option(name: str, default: str = "") -> str:
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """As the engine's own command line."""
     if "--supervised" in sys.argv:
         die_with_parent()
     if silence := option("--pulse"):
         follow_pulse(float(silence))
-    match sys.argv[1]:
-        case "run":
-            try:
-                with faults_told_apart(), locked(Path(sys.argv[2])):
-                    run_stages(Path(sys.argv[2]), int(option("--attempt", "1")))
-            except DpdyError as error:
-                emit("problem", stage="scene", **error.problem())
-                sys.exit(error.exit_code)
-        case "render":
-            render(Path(sys.argv[2]), option("--path"), Path(option("--out")))
-        case "inspect":
-            inspect(Path(sys.argv[2]))
+    folder = Path(sys.argv[2])
+    if sys.argv[1] == "render":
+        return render(folder, option("--path"), Path(option("--out")))
+    try:
+        with faults_told_apart(), locked(folder):
+            run_stages(folder, int(option("--attempt", "1")))
+    except DpdyError as error:
+        emit("problem", stage="scene", **error.problem())
+        sys.exit(error.exit_code)
