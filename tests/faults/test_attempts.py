@@ -63,7 +63,7 @@ def running(service: Harness, **words: float) -> Iterator[tuple[Document, thread
 
 @pytest.fixture
 def quick_stall(make_settings: Callable[..., Settings]) -> Iterator[Harness]:
-    with harness(make_settings(stall_seconds=6, grace_seconds=0.5)) as service:
+    with harness(make_settings(stall_seconds=3, grace_seconds=0.5)) as service:
         yield service
         assert violations(service) == []
 
