@@ -11,6 +11,7 @@ from tests.e2e.engine import TINY, dpdy, run_and_kill, set_options
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F7")
 def test_killed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     capture = tmp_path / "capture"
     dpdy("synth", capture, "--frames", 12, "--size", "64x48", "--seed", 3)
