@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpdy_core.config import STAGES
 from dpdy_core.errors import Cancelled, DpdyError, GpuLost, OutOfMemory, RunBusy
 from dpdy_core.faults import faults_told_apart
-from dpdy_core.rundir import RunDir, write_atomic, write_json
+from dpdy_core.rundir import RunDir, read_json, write_atomic, write_json
+from dpdy_core.stages import STAGES
 from dpdy_core.supervised import die_with_parent, follow_pulse
 
 stopped = False
@@ -33,7 +33,7 @@ def note_stop(*_: object) -> None:
 
 
 def options(run: RunDir) -> dict[str, float]:
-    words = run.read_config()[0].prior.token.split(",")
+    words = read_json(run.config_file)["settings"]["prior"]["token"].split(",")
     return {key: float(value) for key, _, value in (word.partition("=") for word in words) if value}
 
 
