@@ -179,6 +179,20 @@ def test_a_sign_of_life_saves_an_attempt_from_the_reaper(sessions: Sessions) -> 
     assert read(sessions).state == "running"
 
 
+def test_a_claim_counts_from_when_it_is_had(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was frozen between its look at the clock and its claim has a whole lease all the same."""
+    late = iter([now() - timedelta(minutes=5)])
+    clock = service.database_now
+    monkeypatch.setattr(service, "database_now", lambda session: next(late, None) or clock(session))
+    before = now()
+    claimed(sessions)
+    with sessions() as session:
+        job, (attempt,) = read(sessions), queries.attempts(session, read(sessions).id)
+    assert attempt.started_at >= before - timedelta(seconds=5)
+    assert job.lease_expires_at is not None
+    assert job.lease_expires_at > before
+
+
 @pytest.mark.fault("F32")
 def test_of_many_reapers_one_reaps(sessions: Sessions) -> None:
     claimed(sessions)

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from api.db import queries
+from api.db.models import Job, now
+from api.jobs import service
 from api.settings import Settings
 from dpdy_core.rundir import read_json
 from tests.faults.conftest import violations
@@ -228,6 +231,23 @@ def test_cancel_at_the_instant_of_success(alone: Harness) -> None:
             assert run.result() or answer.json()["state"] == "cancelled"
         assert answer.status_code in (202, 409)
         assert alone.job(job["id"])["state"] in ("succeeded", "cancelled")
+
+
+@pytest.mark.fault("F30")
+def test_a_job_is_deleted_behind_a_lost_attempt(alone: Harness) -> None:
+    """A job is deleted while a worker that lost it still has a child: nothing of what that writes is left."""
+    with running(alone, **LONG) as (job, thread, pid):
+        os.kill(pid, signal.SIGSTOP)
+        with alone.sessions.begin() as session:
+            session.get_one(Job, job["id"]).lease_expires_at = now() - timedelta(seconds=1)
+            assert service.reap(session, job["id"], 1, alone.settings) == "queued"
+        assert alone.http.delete(f"/v1/jobs/{job['id']}").status_code == 202
+        folder = alone.runner.files.job(job["id"])
+        assert not folder.exists()
+        folder.mkdir()  # as a line of its log does that comes late
+        thread.join(10)
+        assert gone(pid)
+    assert not folder.exists()
 
 
 @pytest.mark.fault("F5")

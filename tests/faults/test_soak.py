@@ -81,7 +81,7 @@ def soak(seconds: float, folder: Path, note: Callable[[str], None]) -> str:
             every_message_arrived(fleet, hears)
         no_process_is_left(fleet)
         only_scraps_are_left(fleet)
-        assert fleet.violations() == []
+        assert [f"{found.rule}: {found.subject} {found.detail}" for found in fleet.violations()] == []
     faults = sum(damage.done.values())
     retries, repeats = sum(order.retries for order in orders), sum(user.repeats for user in users)
     attempts = sum(len(list(fleet.run(order.job_id).glob("starts/*.json"))) for order in orders)
