@@ -71,8 +71,7 @@ class Runner:
                     job = service.claim(session, job_id, self.worker_id, self.settings.lease_seconds, seat.device)
                 if job is not None:
                     with about(job=job.id, attempt=job.attempt, tenant=getattr(job, "tenant", None)):
-                        if self._attempt(job, seat) is None:
-                            self._leave_nothing(job)
+                        self._attempt(job, seat)
                 return job is not None
         finally:
             self._busy.release()
@@ -125,19 +124,7 @@ class Runner:
             self._busy.release()
         return idle
 
-    def _leave_nothing(self, job: Job) -> None:
-        """Of an attempt that was taken over: what it wrote after its job was deleted."""
-        try:
-            remove_job(self.sessions, self.files, job.id)  # if whoever does it has not come to its end
-            with self.sessions() as session:
-                row = queries.job(session, job.id)
-            if row is not None and row.deleted_at:
-                self.files.remove_job(job.id)
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("job %s: what a lost attempt has left stays for `dpdy admin gc`: %s", job.id, error)
-
-    def _attempt(self, job: Job, seat: Seat) -> str | None:
-        """The state in which it left the job, None if it was taken over."""
+    def _attempt(self, job: Job, seat: Seat) -> None:
         run = RunDir(self.files.run(job.id))
         journal = JobLog(self.files.log(job.id), job.attempt, self.settings.max_log_bytes)
         journal.write(f"attempt {job.attempt} starts on {self.worker_id}", "worker")
@@ -153,7 +140,7 @@ class Runner:
                 verdict = judge(outcome, reporter.problem)
                 if outcome.stop == "lost" or not self._still_mine(lease):
                     log.warning("job %s: another worker has taken over attempt %s", job.id, job.attempt)
-                    return None
+                    return
                 artifacts = collect_artifacts(job, run, outcome.code)
                 mirror.finish(verdict.state == states.SUCCEEDED, self.stopping, STOPPING_PATIENCE)
                 artifacts = mirror.keep(artifacts)
@@ -166,7 +153,6 @@ class Runner:
             deliver(self.sessions, self.queue)
         elif state is not None:
             remove_job(self.sessions, self.files, job.id)
-        return state
 
     def _supervise(
         self, job: Job, run: RunDir, reporter: JobReporter, journal: JobLog, lease: Lease, seat: Seat

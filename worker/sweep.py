@@ -17,13 +17,16 @@ from api.jobs.queue import JobQueue
 from api.jobs.removal import remove_expired, remove_job, request_overdue
 from api.settings import Settings
 
+LATE_HOURS = 24.0  # after a job's deletion somebody may still write to its folder; then `dpdy admin gc` finds it
 WORKER_MEMORY = timedelta(days=1)  # how long the row of a worker that is gone stays
 
 log = logging.getLogger(__name__)
 
 
 def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings) -> None:
-    """One round: lost workers, messages not sent or lost, missed deadlines, deletions, old jobs and uploads."""
+    """One round: lost workers, messages not sent or lost, missed deadlines, deletions and what is written after them,
+    old jobs and uploads.
+    """
     if settings.retention_days is not None:
         request_overdue(sessions, settings.retention_days)
     with sessions() as session:
@@ -36,11 +39,22 @@ def sweep(sessions: Sessions, queue: JobQueue, files: Files, settings: Settings)
             service.expire(session, job_id)
     for job_id in to_delete:
         remove_job(sessions, files, job_id)
+    remove_late(sessions, files)
     remove_expired(sessions, files, settings.upload_part_hours)
     with sessions.begin() as session:
         session.execute(delete(Worker).where(Worker.seen_at < database_now(session) - WORKER_MEMORY))
     deliver(sessions, queue)
     announce_lost(sessions, queue)
+
+
+def remove_late(sessions: Sessions, files: Files) -> None:
+    """What was written of a job after its deletion: by an engine or a worker that hung, and that nobody could stop."""
+    with sessions() as session:
+        deleted = queries.lately_deleted_jobs(session, LATE_HOURS)
+    for job_id in deleted:
+        if files.job(job_id).exists():
+            log.warning("job %s: it was deleted, and something wrote to its folder after that: removed", job_id)
+            files.remove_job(job_id)
 
 
 def reap_lost(sessions: Sessions, stale: Sequence[Job], settings: Settings) -> None:

@@ -24,6 +24,7 @@ from tests.production import gone
 from tests.servers import wait_for
 from worker import devices
 from worker.runner import Runner
+from worker.sweep import sweep
 
 LONG = {"steps": 400, "sleep": 0.05}
 SMI = """#!/bin/sh
@@ -235,19 +236,22 @@ def test_cancel_at_the_instant_of_success(alone: Harness) -> None:
 
 @pytest.mark.fault("F30")
 def test_a_job_is_deleted_behind_a_lost_attempt(alone: Harness) -> None:
-    """A job is deleted while a worker that lost it still has a child: nothing of what that writes is left."""
+    """A job is deleted while a worker that lost it still has a frozen child: what is written later goes, too."""
     with running(alone, **LONG) as (job, thread, pid):
         os.kill(pid, signal.SIGSTOP)
         with alone.sessions.begin() as session:
             session.get_one(Job, job["id"]).lease_expires_at = now() - timedelta(seconds=1)
             assert service.reap(session, job["id"], 1, alone.settings) == "queued"
         assert alone.http.delete(f"/v1/jobs/{job['id']}").status_code == 202
-        folder = alone.runner.files.job(job["id"])
-        assert not folder.exists()
-        folder.mkdir()  # as a line of its log does that comes late
         thread.join(10)
         assert gone(pid)
-    assert not folder.exists()
+    stage = alone.runner.files.run(job["id"]) / "stages" / "scene.partial.json"
+    stage.parent.mkdir(parents=True, exist_ok=True)
+    stage.write_text("{}")  # as an engine does that nobody could stop, when it goes on at last
+    assert violations(alone) != []
+    sweep(alone.sessions, alone.runner.queue, alone.runner.files, alone.settings)
+    assert violations(alone) == []
+    assert alone.http.get(f"/v1/jobs/{job['id']}").status_code == 410
 
 
 @pytest.mark.fault("F5")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, make_url, select
 
+from api import keys
 from api.db.models import DRILL, ApiKey, Base, IdempotencyKey, Job, Owned, Upload
 from api.db.session import Sessions, make_engine, make_sessions
 from api.settings import Settings
@@ -143,6 +144,14 @@ def test_what_a_killed_drill_left_goes_with_the_next(service: Harness) -> None:
     with service.sessions() as session:
         for table in (Job, Upload, IdempotencyKey, ApiKey):
             assert session.scalars(select(table)).all() == []
+
+
+def test_no_tenant_of_the_operator_is_taken_for_a_drill(service: Harness) -> None:
+    assert not keys.TENANT.fullmatch(f"{DRILL}1")
+    job = service.submit()
+    with service.sessions.begin() as session:
+        session.get_one(Job, job["id"]).tenant = "xdrill-1"  # `_` stands for any letter in LIKE
+    assert service.runner.run_next()
 
 
 def row_of_a_key(service: Harness, tenant: str) -> dict[str, Any]:
