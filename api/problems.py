@@ -6,7 +6,7 @@ import logging
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -48,7 +48,7 @@ def as_service_error(error: Exception) -> ServiceError:
             return ServiceError(422, error.type, error.title, error.detail, error.remedy, retryable=error.retryable)
         case DataError():  # such as a NUL, which Postgres has no text for
             return ServiceError(400, *STATUS_TYPES[400], "it holds a value that the database cannot compare with")
-        case OperationalError() | InterfaceError():
+        case OperationalError() | InterfaceError() | InternalError():  # the last: a transaction that was idle too long
             detail = "the database does not answer"
             headers = {"Retry-After": "5"}
             return ServiceError(503, "unavailable", "Not available now", detail, retryable=True, headers=headers)
@@ -85,6 +85,7 @@ def add_handlers(app: FastAPI) -> None:
         DataError,
         OperationalError,
         InterfaceError,
+        InternalError,
         OSError,
         Exception,
     ):
