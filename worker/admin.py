@@ -102,8 +102,8 @@ def gc(
 def drill(json: Json = False) -> None:
     """Try a safe part of the fault tests on this installation: its database, broker and storage, half a minute.
 
-    It works in a tenant of its own, with an API, workers and a stand-in engine of its own; of other tenants it reads
-    and changes nothing, and it removes what it made. Where the storage is a folder, run it on a machine that has it.
+    It works in a tenant of its own, with an API, workers and a stand-in engine of its own; it changes nothing of other
+    tenants, and removes what it made. Where the storage is a folder, run it on a machine that has it.
     Exit code 4: a check failed.
 
     Example: dpdy admin drill --json > drill.json
