@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO_OUT ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults serve lint bench clean
+.PHONY: help install demo test faults soak serve lint bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,8 +38,11 @@ browser: # the page is tested in a real browser
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 		|| { echo "chromium is missing: install it (Debian: apt-get install chromium)"; exit 1; }
 
-faults: .venv/.installed-test ## all fault tests, and their table in docs/reliability.md (some 15 minutes)
-	FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults -m 'faults or not faults'
+faults: .venv/.installed-test ## all fault tests, and their table in docs/reliability.md (some 20 minutes)
+	FAULT_TABLE=1 $(BIN)/python -m pytest -m '(fault or faults) and not soak'
+
+soak: .venv/.installed-test ## half an hour of random faults on a whole service; SOAK_SEED=N repeats their order
+	FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults/test_soak.py -m soak
 
 lint: .venv/.installed-test ## ruff, mypy, import arrows, known vulnerabilities
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ COMMANDS = {
     "export": ("dpdy_core.cli", "point cloud, frames or cameras of a run"),
     "serve": ("worker.cli", "the service embedded: API, page and one worker"),
     "worker": ("worker.cli", "one production worker"),
-    "admin": ("worker.admin", "the operator: API keys, drain workers, free disk"),
+    "admin": ("worker.admin", "the operator: API keys, drain workers, free disk, fault drill"),
     "upload": ("api.client.cli", "send a capture to a server"),
     "submit": ("api.client.cli", "start a job; with --wait --download the whole story"),
     "status": ("api.client.cli", "where a job stands"),

@@ -22,7 +22,8 @@ from api import keys
 from api.cookies import NAME, Cookies
 from api.db.models import DEFAULT_TENANT, SCOPES, ApiKey
 from api.db.session import Sessions
-from api.errors import ServiceError, as_service_error, render
+from api.errors import ServiceError
+from api.problems import as_service_error, render
 from api.rates import Buckets, Open
 from api.settings import Settings
 from api.signing import SHARED, Links, is_signed

@@ -11,10 +11,12 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.loaders import create_loader
 from botocore.response import StreamingBody
 
 from dpdy_core.rundir import sha256_file
@@ -22,6 +24,7 @@ from dpdy_core.rundir import sha256_file
 CHUNK = 1 << 20
 PART = 16 << 20  # of a multipart upload
 _TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+_DESCRIPTIONS = create_loader()  # of services: megabytes of JSON, read once for all clients
 _MISSING = ("404", "NoSuchKey", "NotFound")
 
 
@@ -56,7 +59,9 @@ class Bucket:
             retries={"mode": "standard", "total_max_attempts": 4},
             max_pool_connections=32,
         )
-        self._client: Any = boto3.Session().client("s3", config=config)
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _DESCRIPTIONS)
+        self._client: Any = boto3.Session(botocore_session=session).client("s3", config=config)
 
     def check(self) -> None:
         """Ask whether the bucket answers."""

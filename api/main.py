@@ -16,12 +16,12 @@ from api.bodies import ShortBodies
 from api.cookies import make_cookies
 from api.db.session import Sessions, make_engine, make_sessions
 from api.deps import Service
-from api.errors import add_handlers
 from api.headers import PAGE, SecurityHeaders
 from api.jobs.files import make_files
 from api.jobs.queue import CeleryQueue, JobQueue, WakeQueue
 from api.jobs.uploads import Checker
 from api.logs import configure
+from api.problems import add_handlers
 from api.routes import artifacts, events, health, jobs, metrics, presets, session, studies, tus, uploads, webhooks
 from api.routes.tus_protocol import TusProtocol
 from api.schemas import ProblemDocument

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dpdy_core.section import Angle, Ramp, Section, Share, Weight, constant
+from dpdy_core.stages import STAGES as STAGES
 
-STAGES = ("ingest", "masks", "cameras", "depth", "prior", "scene", "render", "evaluate")
 PATH_NAMES = ("input", "stabilised", "bullet-time", "orbit", "test")
 
 

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.errors import BadSettings
+from dpdy_core.stages import STAGES
+
+if TYPE_CHECKING:
+    from dpdy_core.config import RunConfig
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -77,7 +80,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def config_hash(config: RunConfig) -> str:
+def config_hash(config: "RunConfig") -> str:
     """16 hex digits that name all settings of a run."""
     return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -154,19 +157,21 @@ class RunDir:
 
     # ---- config
 
-    def write_config(self, config: RunConfig, source: Path, environment: dict[str, Any]) -> None:
+    def write_config(self, config: "RunConfig", source: Path, environment: dict[str, Any]) -> None:
         """Record every setting, the input's place and the environment (versions, device, backend)."""
         write_json(
             self.config_file,
             {"settings": config.model_dump(mode="json"), "source": str(source), "environment": environment},
         )
 
-    def read_config(self) -> tuple[RunConfig, Path]:
+    def read_config(self) -> "tuple[RunConfig, Path]":
         """The settings and the input's place of this run."""
+        from dpdy_core.config import RunConfig  # pydantic takes longer to load than many a look into a run folder
+
         document = read_json(self.config_file)
         return RunConfig.model_validate(document["settings"]), Path(document["source"])
 
-    def open_config(self, config: RunConfig) -> None:
+    def open_config(self, config: "RunConfig") -> None:
         """Raise BadSettings if the folder holds a run made with other settings."""
         made_with, _ = self.read_config()
         if made_with == config:
@@ -182,7 +187,7 @@ class RunDir:
     def _record_file(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.json"
 
-    def fingerprint(self, stage: str, config: RunConfig, input_hash: str) -> str:
+    def fingerprint(self, stage: str, config: "RunConfig", input_hash: str) -> str:
         """Hash of all that decides the result of `stage`: its section, seed, and the stages before it."""
         document: list[Any] = [input_hash, config.seed]
         for earlier in STAGES[: STAGES.index(stage) + 1]:

@@ -12,6 +12,7 @@ import redis
 from api.settings import Settings
 from tests import s3_server as s3
 from tests import servers
+from tests.fault_table import pytest_runtest_makereport, pytest_sessionfinish  # noqa: F401
 from tests.harness import Harness, harness
 from tests.production import STANDIN
 from tests.s3_server import S3Server

@@ -27,7 +27,7 @@ Document = dict[str, Any]
 
 
 def steer(**words: float) -> Document:
-    """Settings that tell the stand-in engine what to do (see tests/worker/standin.py)."""
+    """Settings that tell the stand-in engine what to do (see worker/standin/)."""
     return {"prior.token": ",".join(f"{key}={value}" for key, value in words.items()) or "plain"}
 
 
@@ -77,6 +77,7 @@ class Harness:
     sessions: Sessions
     http: TestClient
     runner: Runner
+    any_upload: str = ""  # of the jobs that do not name theirs
 
     def job(self, job_id: str) -> Document:
         document: Document = self.http.get(f"/v1/jobs/{job_id}").json()
@@ -86,7 +87,8 @@ class Harness:
         return upload(self.http, body, filename)
 
     def submit(self, settings: Document | None = None, upload_id: str | None = None, **fields: Any) -> Document:
-        return submit(self.http, upload_id or self.upload(), settings, **fields)
+        self.any_upload = self.any_upload or upload_id or self.upload()
+        return submit(self.http, upload_id or self.any_upload, settings, **fields)
 
     def finished(self, **words: float) -> Document:
         """A job that was run to its end."""

@@ -20,7 +20,7 @@ from tests.harness import Document, steer, submit, upload
 from tests.servers import free_port, process, wait_for, wait_ready
 from worker.invariants import Violation, check
 
-STANDIN = [sys.executable, "-m", "tests.worker.standin"]
+STANDIN = [sys.executable, "-m", "worker.standin"]
 API = "api.main:create_app"
 WORKER = [sys.executable, "-m", "dpdy", "worker"]
 LONG = {"steps": 400, "sleep": 0.05}

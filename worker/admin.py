@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -95,6 +96,29 @@ def gc(
         for waste in collect(sessions, make_files(settings, "admin"), settings, dry_run)
     ]
     _print(rows, ("kind", "id", "bytes", "why"), json)
+
+
+@admin.command()
+def drill(json: Json = False) -> None:
+    """Try a safe part of the fault tests on this installation: its database, broker and storage, half a minute.
+
+    It works in a tenant of its own, with an API, workers and a stand-in engine of its own; it changes nothing of other
+    tenants, and removes what it made. Where the storage is a folder, run it on a machine that has it.
+    Exit code 4: a check failed.
+
+    Example: dpdy admin drill --json > drill.json
+    """
+    from worker.drill.run import drill as rehearse  # the API takes time to load that the other commands do not need
+
+    settings = read_settings()
+    results = []
+    for result in rehearse(settings, _sessions(settings.database)):
+        typer.echo(f"{result.result:>8}  {result.check}", err=True)
+        results.append(asdict(result))
+    _print(results, ("check", "fault", "result", "seconds", "detail"), json)
+    if failed := [row["check"] for row in results if row["result"] == "failed"]:
+        typer.echo(f"error: {', '.join(failed)} failed. See the details above, and docs/reliability.md", err=True)
+        raise typer.Exit(4)
 
 
 def _sessions(database: Any) -> Sessions:

@@ -9,8 +9,6 @@ from pydantic import ValidationError
 from api.logs import configure
 from api.settings import Settings
 from dpdy_core.errors import BadSettings
-from worker.celery_app import run_worker
-from worker.embedded import serve as serve_embedded
 
 SETTINGS_HELP = "Variables (also from .env), with defaults:\n\n" + "\n\n".join(
     f"DPDY_{name.upper()}={'' if field.default is None or name == 'engine' else field.default}"
@@ -33,6 +31,8 @@ def serve(
 
     Example: dpdy serve --port 8000 --data dpdy-data
     """
+    from worker.embedded import serve as serve_embedded  # a worker needs no API
+
     settings = read_settings(host=host, port=port, data=data)
     configure(settings.log_format, settings.log_level)
     try:
@@ -49,6 +49,8 @@ def worker() -> None:
 
     Example: DPDY_BROKER_URL=redis://localhost DPDY_DATABASE_URL=postgresql://localhost/dpdy dpdy worker
     """
+    from worker.celery_app import run_worker  # other commands need no Celery
+
     settings = read_settings()
     configure(settings.log_format, settings.log_level)
     run_worker(settings)

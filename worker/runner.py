@@ -202,6 +202,8 @@ class Runner:
             return Verdict(fault=faults.VERSION, reason=reason)
         known = tell(error)
         fault = faults.REPORTED.get(known.type) if known else None
+        if isinstance(error, SQLAlchemyError):  # the database went away between the claim and the start
+            fault = faults.INTERRUPTED
         reason = f"the worker could not run it ({type(error).__name__}: {error})"
         return Verdict(fault=fault or faults.NOT_STARTED, reason=reason)
 

@@ -103,7 +103,8 @@ def _wait(child: subprocess.Popen[bytes], wanted_stop: Callable[[], Stop | None]
                 kill_at = min(kill_at, time.monotonic() + grace_seconds)
             if time.monotonic() >= kill_at:
                 _signal_group(child, signal.SIGKILL)
-            time.sleep(POLL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(POLL_SECONDS)
     return stop
 
 

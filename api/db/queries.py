@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.db.clock import database_now
 from api.db.models import (
+    DRILL,
     Announcement,
     Artifact,
     Attempt,
@@ -110,12 +111,14 @@ def queued_count(session: Session) -> int:
 
 
 def queued_jobs(session: Session, limit: int = 100) -> Sequence[str]:
-    """Waiting jobs that may start now, the oldest first."""
+    """Waiting jobs that may start now, the oldest first. Those of drills are for sessions of their tenants only."""
     waiting = select(Job.id).where(
         Job.state == "queued",
         Job.delete_requested_at.is_(None),
         or_(Job.run_after.is_(None), Job.run_after <= database_now(session)),
     )
+    if "tenant" not in session.info:
+        waiting = waiting.where(~Job.tenant.startswith(DRILL, autoescape=True))
     return session.scalars(waiting.order_by(Job.queued_at, Job.id).limit(limit)).all()
 
 
@@ -162,6 +165,11 @@ def jobs_to_delete(session: Session) -> Sequence[str]:
     ended = Job.state.not_in(("queued", *LIVE))
     wanted = select(Job.id).where(Job.delete_requested_at.is_not(None), Job.deleted_at.is_(None), ended)
     return session.scalars(wanted).all()
+
+
+def lately_deleted_jobs(session: Session, hours: float) -> Sequence[str]:
+    """Jobs of which only the tombstone is left, since some hours at most."""
+    return session.scalars(select(Job.id).where(Job.deleted_at > database_now(session) - timedelta(hours=hours))).all()
 
 
 def jobs_past_retention(session: Session, days: float, limit: int = 100) -> Sequence[str]:

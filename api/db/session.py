@@ -12,6 +12,14 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from api.db.models import Owned
 
+CONNECTION = {  # a machine that is gone without a word is noticed within 20 s, instead of 15 minutes
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+IDLE_SECONDS = 15  # in a transaction; then the server ends it: a frozen process must not keep its locks from the others
 POOL = {"pool_size": 15, "max_overflow": 0}  # connections beyond the size would be opened anew for each burst
 ALL_TENANTS = {"all_tenants": True}  # execution options of the few statements that count over everybody
 
@@ -64,7 +72,9 @@ def make_engine(url: URL) -> Engine:
     serialise = partial(json.dumps, allow_nan=False)
     shared: dict[str, Any] = {"json_serializer": serialise, "hide_parameters": True}  # errors are logged
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, **shared, pool_pre_ping=True, **POOL, connect_args={"connect_timeout": 5})
+        engine = create_engine(url, **shared, pool_pre_ping=True, **POOL, connect_args=CONNECTION)
+        event.listen(engine, "connect", _prepare_postgres)
+        return engine
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, **shared, connect_args={"timeout": 20})
@@ -75,6 +85,12 @@ def make_engine(url: URL) -> Engine:
 def make_sessions(engine: Engine) -> Sessions:
     """Sessions that see everybody's rows."""
     return Sessions(engine)
+
+
+def _prepare_postgres(connection: Any, _record: Any) -> None:
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.autocommit = False
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

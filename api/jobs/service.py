@@ -58,6 +58,8 @@ def claim(session: Session, job_id: str, owner: str, lease_seconds: float, devic
     )
     if job is None:
         return None
+    time = database_now(session)  # the row is ours only now: who was frozen since the first look comes late
+    job.heartbeat_at, job.lease_expires_at = time, time + timedelta(seconds=lease_seconds)
     session.add(Attempt(job_id=job.id, number=job.attempt, worker=owner, device=device, started_at=time))
     if job.run_seconds is not None and job.run_deadline is None:
         job.run_deadline = time + timedelta(seconds=job.run_seconds)

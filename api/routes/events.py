@@ -9,6 +9,7 @@ Each event has `id` (rising by one within the job), `event` (its kind) and `data
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Annotated
 
@@ -62,21 +63,34 @@ async def _stream(job_id: str, service: Service, start: int) -> AsyncIterator[st
     number, now = start, monotonic()
     until, ping = now + service.settings.stream_seconds, now + PING_SECONDS
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
-    with service.watch.of(job_id):
+    with service.watch.of(job_id, events=True):
+        rows, version = await run_in_threadpool(_read, job_id, number, service)
         while monotonic() < until and not service.closing.is_set():
-            rows, version = await run_in_threadpool(_read, job_id, number, service)
             for row in rows:
                 number, ping = row.number, monotonic() + PING_SECONDS
-                yield f"id: {number}\nevent: {row.kind}\ndata: {json.dumps(_data(row))}\n\n"
+                yield _frame(row)
             if version is None or (version[1] in states.TERMINAL and number >= version[0]):
                 return
-            behind = number < version[0]
-            while not behind and monotonic() < until and not service.closing.is_set():
+            seen = None
+            while number >= version[0] and seen is None:
+                if monotonic() >= until or service.closing.is_set():
+                    return
                 if monotonic() >= ping:
                     ping = monotonic() + PING_SECONDS
                     yield ": ping\n\n"  # so that proxies keep the connection and a listener who left is noticed
                 await asyncio.sleep(POLL_SECONDS)
-                behind = await service.watch.is_beyond(job_id, number)
+                seen = await service.watch.beyond(job_id, number)
+            shared = seen.after(number) if seen else None
+            if seen and shared is not None:
+                rows, version = shared, (seen.version, seen.state)
+            else:
+                rows, version = await run_in_threadpool(_read, job_id, number, service)
+
+
+@lru_cache(maxsize=512)
+def _frame(row: JobEvent) -> str:
+    """An event as it is sent; all who listen to a job are sent the same one."""
+    return f"id: {row.number}\nevent: {row.kind}\ndata: {json.dumps(_data(row))}\n\n"
 
 
 def _read(job_id: str, after: int, service: Service) -> tuple[Sequence[JobEvent], tuple[int, str] | None]:

@@ -189,5 +189,5 @@ async def _next_change(job_id: str, seconds: float, request: Request, service: S
     with service.watch.of(job_id):
         while monotonic() < until and not service.closing.is_set():
             await asyncio.sleep(min(POLL_SECONDS, max(until - monotonic(), 0)))
-            if await service.watch.is_beyond(job_id, before[0]) or await request.is_disconnected():
+            if await service.watch.beyond(job_id, before[0]) or await request.is_disconnected():
                 return

@@ -1,5 +1,6 @@
 """The state machine on both databases, also under contention."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,16 +9,18 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InternalError
 from sqlalchemy.orm import Session
 
 from api.db import queries
+from api.db import session as session_module
 from api.db.models import Attempt, Base, Job, now
 from api.db.session import Sessions, make_engine, make_sessions
 from api.errors import ServiceError
 from api.jobs import faults, outbox, service, states
 from api.jobs.faults import CRASHED
 from api.jobs.stages import fresh_stages
+from api.problems import as_service_error
 from api.settings import Settings
 
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
@@ -179,7 +182,43 @@ def test_a_sign_of_life_saves_an_attempt_from_the_reaper(sessions: Sessions) -> 
     assert read(sessions).state == "running"
 
 
+def test_a_claim_counts_from_when_it_is_had(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was frozen between its look at the clock and its claim has a whole lease all the same."""
+    late = iter([now() - timedelta(minutes=5)])
+    clock = service.database_now
+    monkeypatch.setattr(service, "database_now", lambda session: next(late, None) or clock(session))
+    before = now()
+    claimed(sessions)
+    with sessions() as session:
+        job, (attempt,) = read(sessions), queries.attempts(session, read(sessions).id)
+    assert attempt.started_at >= before - timedelta(seconds=5)
+    assert job.lease_expires_at is not None
+    assert job.lease_expires_at > before
+
+
+@pytest.mark.fault("F5")
+def test_a_worker_frozen_in_a_transaction_keeps_no_lock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is frozen within a transaction: its lock on the job ends, and the job can be taken from it."""
+    monkeypatch.setattr(session_module, "IDLE_SECONDS", 1)
+    engine = make_engine(make_url(postgres_url))
+    Base.metadata.create_all(engine)
+    sessions = make_sessions(engine)
+    claimed(sessions)
+    with sessions() as frozen:
+        service.locked(frozen, "job-1")
+        began = time.monotonic()
+        with sessions.begin() as session:
+            assert service.request_cancel(session, session.get_one(Job, "job-1")).state == "cancelling"
+        assert 0.5 < time.monotonic() - began < 10
+        with pytest.raises(InternalError, match="idle-in-transaction") as late:
+            service.locked(frozen, "job-1")
+        assert as_service_error(late.value).status == 503
+    engine.dispose()
+
+
+@pytest.mark.fault("F32")
 def test_of_many_reapers_one_reaps(sessions: Sessions) -> None:
+    """Many reapers at once: one of them takes the job from its worker."""
     claimed(sessions)
     expired(sessions)
 

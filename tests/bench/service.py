@@ -70,7 +70,7 @@ def bench_requests(http: httpx.Client, pid: int, kinds: list[tuple[str, float, C
 
 def bench_listeners(fleet: Production, pid: int, upload_id: str, known: list[str]) -> None:
     """Streams of a running job while others poll: what each brought, when, and what polls took."""
-    with fleet.worker():
+    with fleet.worker() as worker:
         body = {"upload_id": upload_id, "preset": "smoke", "settings": steer(steps=int(SECONDS * 10), sleep=0.1)}
         job = fleet.http.post("/v1/jobs", json=body).json()
         job_when(fleet.http, job["id"], "running")
@@ -87,6 +87,7 @@ def bench_listeners(fleet: Production, pid: int, upload_id: str, known: list[str
 
         answers = asyncio.run(everything())
         share = (processor_seconds(pid) - before) / (time.perf_counter() - began)
+        sys.stdout.write(f"  worker at most {memory(worker.pid, 'VmHWM')} MiB, without its engine\n")
     whole = [[number for number, _ in listener.ids] for listener in listeners]
     last = max(ids[-1] for ids in whole)
     complete = sum(ids == list(range(1, last + 1)) for ids in whole)

@@ -11,7 +11,9 @@ from tests.e2e.engine import TINY, dpdy, run_and_kill, set_options
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F7")
 def test_killed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
+    """A run that is killed three times equals one that was not interrupted, bit for bit."""
     capture = tmp_path / "capture"
     dpdy("synth", capture, "--frames", 12, "--size", "64x48", "--seed", 3)
     settings = TINY | {"scene.refinement.enabled": True, "scene.refinement.sampling_steps": 2}

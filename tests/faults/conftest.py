@@ -1,7 +1,5 @@
-"""Every fault test ends with the invariant checker, and a whole round of them writes the table of results."""
+"""Every fault test ends with the invariant checker."""
 
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +8,6 @@ import pytest
 from tests.harness import Harness
 from tests.production import Production, make_production
 from worker.invariants import Violation, check
-
-TABLE = Path("docs/reliability.md")
-BEGIN, END = "<!-- fault tests: written by `make faults` -->", "<!-- end of fault tests -->"
-_results: dict[str, list[tuple[str, str, float]]] = {}
 
 
 @pytest.fixture
@@ -33,32 +27,3 @@ def alone(service: Harness) -> Iterator[Harness]:
 
 def violations(service: Harness) -> list[Violation]:
     return check(service.sessions, service.runner.files, service.settings)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report = yield
-    names = [mark.args[0] for mark in item.iter_markers("fault")]
-    if names and (report.when == "call" or report.outcome != "passed"):
-        what = (item.function.__doc__ or item.name).strip().partition("\n")[0]  # type: ignore[attr-defined]
-        for name in names:
-            _results.setdefault(name, []).append((what, report.outcome, report.duration))
-    return report
-
-
-def pytest_sessionfinish() -> None:
-    """The table, if the round is asked to write it."""
-    if not os.environ.get("FAULT_TABLE") or not _results:
-        return
-    text = TABLE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    table, _, after = rest.partition(END)
-    rows = {found[1]: found[0] for found in re.finditer(r"^\| (F\d+) \|.*$", table, re.MULTILINE)}
-    for name, entries in _results.items():  # of a round of some tests the other rows stay
-        whats = "; ".join(dict.fromkeys(what.rstrip(".") for what, _, _ in entries))
-        outcomes = {outcome for _, outcome, _ in entries}
-        result = "failed" if "failed" in outcomes else "skipped" if outcomes == {"skipped"} else "passed"
-        rows[name] = f"| {name} | {whats} | {len(entries)} | {result} | {sum(s for _, _, s in entries):.0f} |"
-    head = ["| # | what is done, and what must follow | tests | result | seconds |", "|---|---|---|---|---|"]
-    ordered = [rows[name] for name in sorted(rows, key=lambda name: int(name[1:]))]
-    TABLE.write_text("\n".join([before + BEGIN, "", *head, *ordered, "", END + after]))

@@ -1,4 +1,4 @@
-"""Faults of one attempt: a real child process, real signals, SQLite. The engine is `tests.worker.standin`."""
+"""Faults of one attempt: a real child process, real signals, SQLite. The engine is `worker.standin`."""
 
 import fcntl
 import os
@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from api.db import queries
+from api.db.models import Job, now
+from api.jobs import service
 from api.settings import Settings
 from dpdy_core.rundir import read_json
 from tests.faults.conftest import violations
@@ -21,6 +24,7 @@ from tests.production import gone
 from tests.servers import wait_for
 from worker import devices
 from worker.runner import Runner
+from worker.sweep import sweep
 
 LONG = {"steps": 400, "sleep": 0.05}
 SMI = """#!/bin/sh
@@ -63,7 +67,7 @@ def running(service: Harness, **words: float) -> Iterator[tuple[Document, thread
 
 @pytest.fixture
 def quick_stall(make_settings: Callable[..., Settings]) -> Iterator[Harness]:
-    with harness(make_settings(stall_seconds=6, grace_seconds=0.5)) as service:
+    with harness(make_settings(stall_seconds=3, grace_seconds=0.5)) as service:
         yield service
         assert violations(service) == []
 
@@ -228,6 +232,26 @@ def test_cancel_at_the_instant_of_success(alone: Harness) -> None:
             assert run.result() or answer.json()["state"] == "cancelled"
         assert answer.status_code in (202, 409)
         assert alone.job(job["id"])["state"] in ("succeeded", "cancelled")
+
+
+@pytest.mark.fault("F30")
+def test_a_job_is_deleted_behind_a_lost_attempt(alone: Harness) -> None:
+    """A job is deleted while a worker that lost it still has a frozen child: what is written later goes, too."""
+    with running(alone, **LONG) as (job, thread, pid):
+        os.kill(pid, signal.SIGSTOP)
+        with alone.sessions.begin() as session:
+            session.get_one(Job, job["id"]).lease_expires_at = now() - timedelta(seconds=1)
+            assert service.reap(session, job["id"], 1, alone.settings) == "queued"
+        assert alone.http.delete(f"/v1/jobs/{job['id']}").status_code == 202
+        thread.join(10)
+        assert gone(pid)
+    stage = alone.runner.files.run(job["id"]) / "stages" / "scene.partial.json"
+    stage.parent.mkdir(parents=True, exist_ok=True)
+    stage.write_text("{}")  # as an engine does that nobody could stop, when it goes on at last
+    assert violations(alone) != []
+    sweep(alone.sessions, alone.runner.queue, alone.runner.files, alone.settings)
+    assert violations(alone) == []
+    assert alone.http.get(f"/v1/jobs/{job['id']}").status_code == 410
 
 
 @pytest.mark.fault("F5")

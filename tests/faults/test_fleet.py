@@ -1,4 +1,4 @@
-"""Faults of workers, broker and API: real processes, PostgreSQL and Redis; the engine is `tests.worker.standin`."""
+"""Faults of workers, broker and API: real processes, PostgreSQL and Redis; the engine is `worker.standin`."""
 
 import os
 import signal
@@ -28,6 +28,7 @@ def attempts_started(fleet: Production, job_id: str) -> list[str]:
     return sorted(path.stem for path in fleet.run(job_id).joinpath("starts").glob("*.json"))
 
 
+@pytest.mark.faults
 @pytest.mark.fault("F5")
 def test_a_frozen_worker_comes_back_as_a_zombie(fleet: Production) -> None:
     """SIGSTOP of a worker past its lease, then SIGCONT: its child is gone first, another owns the job."""

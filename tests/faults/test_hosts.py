@@ -1,4 +1,7 @@
-"""Several hosts: real workers with a disk of their own each, sharing PostgreSQL, Redis and a real S3 server."""
+"""Several hosts: real workers with a disk of their own each, sharing PostgreSQL, Redis and a real S3 server.
+
+As root each has a network namespace of its own, too, and reaches the three over its cable only.
+"""
 
 import hashlib
 import os
@@ -16,6 +19,8 @@ from sqlalchemy import make_url, text
 
 from api.db.session import make_engine
 from dpdy_core.rundir import read_json
+from tests import networks
+from tests.faults.cutting_proxy import NAME as SOCKET
 from tests.harness import Document, job_when
 from tests.production import WORKER, Production, gone, make_production
 from tests.servers import wait_for
@@ -42,13 +47,34 @@ def hosts(postgres_url: str, redis_url: str, s3_url: str, tmp_path: Path) -> Ite
 
 @contextmanager
 def host(
-    fleet: Production, name: str, publish: str = PUBLISH, command: list[str] = WORKER
+    fleet: Production,
+    name: str,
+    publish: str = PUBLISH,
+    command: list[str] = WORKER,
+    cable: networks.Network | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that shares no folder with the others."""
+    """A worker that shares no folder with the others, and no network."""
     place = str(fleet.data / name)
     variables = {"DPDY_SCRATCH": place, "DPDY_DATA": place, "DPDY_PUBLISH_SECONDS": publish}
-    with fleet.worker(command, variables) as running:
-        yield running
+    with ExitStack() as stack:
+        if networks.POSSIBLE:
+            cable = cable or stack.enter_context(networks.network())
+            variables |= over(cable, fleet)
+            command = [*cable.prefix, *command]
+        yield stack.enter_context(fleet.worker(command, variables))
+
+
+def over(cable: networks.Network, fleet: Production) -> dict[str, str]:
+    """The variables of a worker that reaches database, broker and bucket by its cable."""
+    database = make_url(fleet.environment["DPDY_DATABASE_URL"])
+    host, port = cable.serve(Path(str(database.query["host"])) / SOCKET).split(":")
+    database = database.difference_update_query(["host"]).set(host=host, port=int(port))
+    broker, bucket = (int(url.split(":")[2].split("/")[0]) for url in (fleet.redis_url, os.environ["AWS_ENDPOINT_URL"]))
+    return {
+        "DPDY_DATABASE_URL": database.render_as_string(hide_password=False),
+        "DPDY_BROKER_URL": f"redis://{cable.serve(broker)}/0",
+        "AWS_ENDPOINT_URL": f"http://{cable.serve(bucket)}",
+    }
 
 
 def where(fleet: Production, job_id: str, attempt: int) -> tuple[str, Document]:
@@ -131,6 +157,35 @@ def test_a_frozen_host_comes_back(hosts: Production) -> None:
             os.kill(workers[first].pid, signal.SIGCONT)
         assert job_when(http, job["id"], "succeeded", seconds=60)["attempt"] == 2
         assert "starts/2.json" in whole(http, job["id"])
+
+
+@pytest.mark.faults
+@pytest.mark.fault("F5")
+@pytest.mark.skipif(not networks.POSSIBLE, reason="network namespaces need root and `ip`")
+def test_the_cable_of_a_host_is_pulled(hosts: Production) -> None:
+    """A host in a network namespace loses its network past its lease: another goes on, its late writes are refused."""
+    with hosts.api() as http, ExitStack() as stack:
+        cables = {name: stack.enter_context(networks.network()) for name in ("one", "two", "three")}
+        workers = {name: stack.enter_context(host(hosts, name, cable=cable)) for name, cable in cables.items()}
+        job = hosts.submit(steps=400, sleep=0.05)
+        first, start = where(hosts, job["id"], 1)
+        wait_for(lambda: step_reached(http, job["id"]) >= 40, 30)
+        cables[first].pull()
+        second, again = where(hosts, job["id"], 2)
+        assert second != first
+        assert again["first"] >= 20
+        log = workers[first].log.read_text  # type: ignore[attr-defined]
+        wait_for(lambda: "the database does not answer" in log(), 30)  # it does not wait for an answer forever
+        reached = step_reached(http, job["id"])
+        cables[first].plug()
+        wait_for(lambda: "another worker has taken over" in log(), 60)
+        wait_for(lambda: gone(start["pid"]), 5)
+        assert step_reached(http, job["id"]) >= reached
+        done = job_when(http, job["id"], "succeeded", seconds=60)
+        assert done["attempt"] == 2
+        assert "starts/2.json" in whole(http, job["id"])
+        after = hosts.submit(steps=3)  # and all three go on
+        assert job_when(http, after["id"], "succeeded")["attempt"] == 1
 
 
 @pytest.mark.faults

@@ -65,7 +65,7 @@ def test_the_whole_story_then_a_restart_in_the_middle(tmp_path: Path) -> None:
         http.post(f"/v1/jobs/{cancelled['id']}/cancel")
         job_when(http, cancelled["id"], "cancelled", seconds=10)
 
-        resumed = submit(http, upload(http), steer(steps=60, sleep=0.05))
+        resumed = submit(http, upload(http), steer(steps=40, sleep=0.05))
         wait_for(lambda: (http.get(f"/v1/jobs/{resumed['id']}").json()["stages"][5]["step"] or 0) >= 5)
         with http.stream("GET", f"/v1/jobs/{resumed['id']}/events") as stream:  # an open stream does not hold it up
             next(stream.iter_lines())
@@ -81,7 +81,7 @@ def test_the_whole_story_then_a_restart_in_the_middle(tmp_path: Path) -> None:
 def test_killed_outright_the_next_start_goes_on(tmp_path: Path) -> None:
     quick = {"DPDY_LEASE_SECONDS": "3", "DPDY_HEARTBEAT_SECONDS": "0.3"}
     with served(tmp_path, **quick) as (http, running):
-        job = submit(http, upload(http), steer(steps=60, sleep=0.05))
+        job = submit(http, upload(http), steer(steps=40, sleep=0.05))
         wait_for(lambda: (http.get(f"/v1/jobs/{job['id']}").json()["stages"][5]["step"] or 0) >= 5)
         first = json.loads((tmp_path / "jobs" / job["id"] / "run" / "starts" / "1.json").read_text())
         running.kill()

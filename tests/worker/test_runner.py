@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from api.db import queries
 from api.db.models import Upload
@@ -15,6 +16,7 @@ from api.settings import Settings
 from dpdy_core.rundir import RunDir, read_json
 from tests.harness import Document, Harness, harness, steer
 from tests.servers import wait_for
+from worker import runner
 
 LONG = {"steps": 400, "sleep": 0.05}
 
@@ -132,6 +134,24 @@ def test_delete_while_it_runs(service: Harness) -> None:
         thread.join(10)
         assert service.http.get(f"/v1/jobs/{job['id']}").status_code == 410
         assert not service.runner.files.job(job["id"]).exists()
+
+
+def test_a_database_that_is_away_at_the_start_is_not_the_job_s_fault(
+    service: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> list[str]:
+        raise OperationalError("SELECT", {}, Exception("no connection"))
+
+    job = service.submit()
+    with monkeypatch.context() as broken:
+        broken.setattr(runner, "prepare", away)
+        for _ in range(service.settings.max_attempts + 1):
+            assert service.runner.run(job["id"])
+    with service.sessions() as session:
+        outcomes = [attempt.outcome for attempt in queries.attempts(session, job["id"])]
+    assert outcomes == ["interrupted"] * 4
+    assert service.runner.run(job["id"])
+    assert service.job(job["id"])["state"] == "succeeded"
 
 
 def test_run_deadline(service: Harness) -> None:

@@ -1,6 +1,6 @@
 """The tables, a noun a file."""
 
-from api.db.models.base import DEFAULT_TENANT, Base, Owned, UtcDateTime, now, one_of
+from api.db.models.base import DEFAULT_TENANT, DRILL, Base, Owned, UtcDateTime, now, one_of
 from api.db.models.jobs import (
     JOB_STATES,
     Announcement,
@@ -22,6 +22,7 @@ __all__ = [
     "CHOICES",
     "DEFAULT_TENANT",
     "DELIVERY_STATES",
+    "DRILL",
     "JOB_STATES",
     "SCOPES",
     "UPLOAD_STATES",

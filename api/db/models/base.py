@@ -7,6 +7,7 @@ from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, Text, TypeDeco
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 DEFAULT_TENANT = "default"  # owns what is made without API keys
+DRILL = "_drill-"  # tenants of `dpdy admin drill` begin so, and no others can (`api.keys.TENANT`)
 
 
 class UtcDateTime(TypeDecorator[datetime]):

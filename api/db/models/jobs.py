@@ -11,6 +11,7 @@ from api.db.models.base import DEFAULT_TENANT, Base, Owned, one_of
 JOB_STATES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled", "expired")
 
 KEPT = text("deleted_at IS NULL")
+DELETED = text("deleted_at IS NOT NULL")
 
 
 class Job(Owned, Base):
@@ -26,6 +27,7 @@ class Job(Owned, Base):
         Index("ix_jobs_state_queued_at", "state", "queued_at"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_kept", "state", postgresql_where=KEPT, sqlite_where=KEPT),  # counting by state
+        Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=DELETED, sqlite_where=DELETED),
         Index("ix_jobs_tenant_created_at_id", "tenant", "created_at", "id"),
         Index("ix_jobs_tenant_state", "tenant", "state"),
     )

@@ -1,12 +1,4 @@
-"""A stand-in for the engine: the same commands, events, files and exit codes, in milliseconds and without torch.
-
-What it does is steered by the name of the preset's token: `prior.token` holds `key=value` words, joined by commas:
-steps=N, sleep=SECONDS (a step), fail=CODE (at the end of `scene`), crash=N (SIGKILL itself in the first N attempts),
-deaf=1 (ignores SIGTERM), orphan=1 (leaves a grandchild in the group), lines=N (log lines). In the first N attempts:
-oom=N, gpulost=N (reports it at the end of `scene`), hang=N (stops at step 2 or later, deaf to SIGTERM).
-slowsave=SECONDS (the checkpoint of a stop takes so long), ballast=BYTES (each step writes so much: disks run full).
-`inspect` goes by the file's first bytes: `bad`, `crash`, `hang`, everything else is ready.
-"""
+"""`run` and `render` of the stand-in."""
 
 import fcntl
 import json
@@ -17,13 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpdy_core.config import STAGES
 from dpdy_core.errors import Cancelled, DpdyError, GpuLost, OutOfMemory, RunBusy
 from dpdy_core.faults import faults_told_apart
-from dpdy_core.rundir import RunDir, write_atomic, write_json
+from dpdy_core.rundir import RunDir, read_json, write_atomic, write_json
+from dpdy_core.stages import STAGES
 from dpdy_core.supervised import die_with_parent, follow_pulse
 
 stopped = False
@@ -40,8 +33,12 @@ def note_stop(*_: object) -> None:
 
 
 def options(run: RunDir) -> dict[str, float]:
-    words = run.read_config()[0].prior.token.split(",")
+    words = read_json(run.config_file)["settings"]["prior"]["token"].split(",")
     return {key: float(value) for key, _, value in (word.partition("=") for word in words) if value}
+
+
+def _fill(size: int, path: Path) -> None:
+    path.write_bytes(b"x" * size)
 
 
 def step_through(run: RunDir, wanted: dict[str, float], attempt: int, first: int) -> None:
@@ -51,7 +48,7 @@ def step_through(run: RunDir, wanted: dict[str, float], attempt: int, first: int
     for step in range(first + 1, steps + 1):
         time.sleep(wanted.get("sleep", 0.0))
         if size := int(wanted.get("ballast", 0)):
-            write_atomic(run.root / "ballast" / f"{step}.bin", lambda path, size=size: path.write_bytes(b"x" * size))
+            write_atomic(run.root / "ballast" / f"{step}.bin", partial(_fill, size))
         write_json(checkpoint, {"step": step})
         emit(
             "step", stage="scene", step=step, total=steps, progress=step / steps, eta_seconds=1.0, numbers={"loss": 1.0}
@@ -137,37 +134,22 @@ def render(folder: Path, path: str, out: Path) -> None:
     emit("finished")
 
 
-def inspect(file: Path) -> None:
-    head = file.read_bytes()[:5]
-    if head.startswith(b"bad"):
-        problem = {"type": "bad-input", "title": "T", "detail": "not a video", "remedy": "send one", "retryable": False}
-        sys.stdout.write(json.dumps(problem))
-        sys.exit(3)
-    if head.startswith(b"crash"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if head.startswith(b"hang"):
-        time.sleep(600)
-    sys.stdout.write(json.dumps({"frames": 24, "size": [64, 48], "warnings": []}))
-
-
 def option(name: str, default: str = "") -> str:
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """As the engine's own command line."""
     if "--supervised" in sys.argv:
         die_with_parent()
     if silence := option("--pulse"):
         follow_pulse(float(silence))
-    match sys.argv[1]:
-        case "run":
-            try:
-                with faults_told_apart(), locked(Path(sys.argv[2])):
-                    run_stages(Path(sys.argv[2]), int(option("--attempt", "1")))
-            except DpdyError as error:
-                emit("problem", stage="scene", **error.problem())
-                sys.exit(error.exit_code)
-        case "render":
-            render(Path(sys.argv[2]), option("--path"), Path(option("--out")))
-        case "inspect":
-            inspect(Path(sys.argv[2]))
+    folder = Path(sys.argv[2])
+    if sys.argv[1] == "render":
+        return render(folder, option("--path"), Path(option("--out")))
+    try:
+        with faults_told_apart(), locked(folder):
+            run_stages(folder, int(option("--attempt", "1")))
+    except DpdyError as error:
+        emit("problem", stage="scene", **error.problem())
+        sys.exit(error.exit_code)

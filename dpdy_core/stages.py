@@ -1,0 +1,3 @@
+"""The stages of a run, in their order. A module of its own: who only looks into a run folder loads no pydantic."""
+
+STAGES = ("ingest", "masks", "cameras", "depth", "prior", "scene", "render", "evaluate")
