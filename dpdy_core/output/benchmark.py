@@ -11,8 +11,8 @@ from dpdy_core.output.scores import MEASURES, REGIONS
 from dpdy_core.rundir import RunDir, read_json, write_atomic, write_json
 
 MOST_SCENES = 1000
-KEPT = ("resolution", "deviations", "config_hash", "seed", "capture_hash", "versions", "device", "mean")
-TOLD = ("lpips is null", "flip is null", "ms_ssim is null", "covisible")  # notes on what the tables show
+KEPT = ("resolution", "deviations", "config_hash", "seed", "capture_hash", "versions", "device", "mean", "pck_t")
+TOLD = ("lpips is null", "flip is null", "ms_ssim is null", "covisible", "pck_t")  # notes on what the tables show
 
 Document = dict[str, Any]
 
@@ -54,7 +54,8 @@ def benchmark(runs: list[tuple[str | None, RunDir]]) -> Document:
     protocol = protocols.pop()
     notes = list(dict.fromkeys(n for document in metrics for n in document["notes"] if n.startswith(TOLD)))
     notes += [f"{scene['scene']}: {reason}" for scene in scenes for reason in scene["deviations"]]
-    document = {"protocol": protocol, "scenes": scenes, "mean": _mean([scene["mean"] for scene in scenes])}
+    mean, pck_t = _mean([scene["mean"] for scene in scenes]), _over([scene["pck_t"] for scene in scenes])
+    document = {"protocol": protocol, "scenes": scenes, "mean": mean, "pck_t": pck_t}
     if protocol == "dycheck":
         names = {scene["scene"] for scene in scenes}
         if names != set(published.SCENES):
@@ -83,14 +84,15 @@ def _names(runs: list[tuple[str | None, RunDir]]) -> list[str]:
     return names
 
 
-def _mean(means: list[Document]) -> Document:
-    def over(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if len(known) == len(values) else None
+def _over(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
-    mean: Document = {measure: over([m[measure] for m in means]) for measure in MEASURES}
+
+def _mean(means: list[Document]) -> Document:
+    mean: Document = {measure: _over([m[measure] for m in means]) for measure in MEASURES}
     for region in REGIONS:
-        mean[region] = {measure: over([m[region][measure] for m in means]) for measure in MEASURES}
+        mean[region] = {measure: _over([m[region][measure] for m in means]) for measure in MEASURES}
     return mean
 
 

@@ -29,6 +29,7 @@ LOWER = ("LPIPS", "FLIP", "mLPIPS", "mFLIP")
 MASKED = ("mPSNR", "mSSIM", "mLPIPS")
 OURS = "ours"
 DEVIATES = "*"
+_PUBLISHED = (("psnr", 2), ("ssim", 3), ("lpips", 3), ("pck_t", 3))
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,15 @@ def latex(document: Document) -> str:
 
 def _means(document: Document) -> Table:
     columns = [column for column in COLUMNS["dycheck"] if column[0] in MASKED]
-    own = [_marked(OURS, document["scenes"]), *_cells(document["mean"], columns)]
+    own = [_marked(OURS, document["scenes"]), *_cells(document["mean"], columns), _number(document["pck_t"], 3)]
     names = ", ".join(scene["scene"] for scene in document["scenes"])
     rows = [
-        [row["method"], _number(row["psnr"], 2), _number(row["ssim"], 3), _number(row["lpips"], 3), row["source"]]
+        [row["method"], *(_number(row[key], digits) for key, digits in _PUBLISHED), row["source"]]
         for row in document["published"]["means"]
     ]
     title = f"Beside published means: {document['published']['protocol']}"
     headings = [f"{name} {'↓' if name in LOWER else '↑'}" for name in MASKED]
-    return Table(title, ["method", *headings, "source"], [[*own, f"this run; {names}"], *rows])
+    return Table(title, ["method", *headings, "PCK-T ↑", "source"], [[*own, f"this run; {names}"], *rows])
 
 
 def _per_scene(document: Document) -> list[Table]:
