@@ -39,7 +39,7 @@ def test_metrics_have_the_contracts_shape_and_true_values(
     evaluate_run(run, config, reporter)
     metrics = read_json(run.metrics_file)
     assert set(metrics) == {
-        *("protocol", "split", "resolution", "views", "mean", "baselines", "truth", "notes", "deviations"),
+        *("protocol", "split", "resolution", "views", "mean", "baselines", "pck_t", "truth", "notes", "deviations"),
         *("config_hash", "seed", "capture_hash", "versions", "device"),
     }
     assert (metrics["protocol"], metrics["split"], metrics["resolution"]) == ("plain", "test", [48, 36])
