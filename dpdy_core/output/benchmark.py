@@ -30,6 +30,8 @@ def read_scene_list(path: Path) -> list[tuple[str | None, Path]]:
     scenes: list[tuple[str | None, Path]] = []
     for line in (line.split("#")[0].strip() for line in lines):
         name, equals, folder = (part.strip() for part in line.partition("="))
+        if equals and not folder:
+            raise BadInput(f"{path} names no run folder for {name!r}", remedy)
         if line:
             scenes.append((name or None, path.parent / folder) if equals else (None, path.parent / line))
     if not 0 < len(scenes) <= MOST_SCENES:
@@ -51,8 +53,12 @@ def benchmark(runs: list[tuple[str | None, RunDir]]) -> Document:
         {"scene": name, "run": str(run.root), "views": len(document["views"]), **{key: document[key] for key in KEPT}}
         for name, (_, run), document in zip(_names(runs), runs, metrics, strict=True)
     ]
+    if len({scene["scene"] for scene in scenes}) < len(scenes):
+        raise BadSettings("two scenes have one name", "give each its own in the list, or leave names out")
+    unscored = [(scene, document) for scene, document in zip(scenes, metrics, strict=True) if not document["views"]]
     protocol = protocols.pop()
     notes = list(dict.fromkeys(n for document in metrics for n in document["notes"] if n.startswith(TOLD)))
+    notes += [f"{scene['scene']}: {document['notes'][0]}" for scene, document in unscored]
     notes += [f"{scene['scene']}: {reason}" for scene in scenes for reason in scene["deviations"]]
     mean, pck_t = _mean([scene["mean"] for scene in scenes]), _over([scene["pck_t"] for scene in scenes])
     document = {"protocol": protocol, "scenes": scenes, "mean": mean, "pck_t": pck_t}
@@ -62,6 +68,14 @@ def benchmark(runs: list[tuple[str | None, RunDir]]) -> Document:
             notes.append(f"published means are over {', '.join(published.SCENES)}; ours is over other scenes")
         return {**document, "published": _published(), "notes": [*notes, *published.NOTES]}
     return {**document, "published": None, "notes": [*notes, f"no published rows are kept for protocol {protocol}"]}
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder of a benchmark, before hours are spent on its numbers. Raises BadSettings."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSettings(f"the folder {out} cannot be made ({error.strerror})", "give another --out") from error
 
 
 def write_benchmark(out: Path, document: Document) -> None:

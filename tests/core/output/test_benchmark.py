@@ -129,6 +129,18 @@ def test_scenes_with_one_name_are_called_after_their_runs(tmp_path: Path) -> Non
     assert len({scene["scene"] for scene in benchmark(twice)["scenes"]}) == 2
 
 
+def test_one_name_for_two_scenes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="two scenes have one name"):
+        benchmark([("apple", scored(tmp_path / side, "capture", psnr=1.0)) for side in ("a", "b")])
+
+
+def test_a_scene_without_views_says_why(tmp_path: Path) -> None:
+    run = scored(tmp_path / "a", "apple")
+    reason = "the capture has no test views: nothing could be scored"
+    write_json(run.metrics_file, read_json(run.metrics_file) | {"views": [], "notes": [reason, "lpips is null: no"]})
+    assert f"- apple: {reason}\n" in markdown(benchmark([(None, run)]))
+
+
 def test_protocols_do_not_mix(tmp_path: Path) -> None:
     runs = [(None, scored(tmp_path / p, p, p, psnr=1.0)) for p in ("plain", "dycheck")]
     with pytest.raises(BadSettings, match="dycheck, plain"):
@@ -145,7 +157,7 @@ def test_a_scene_list_is_read(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe\x00run", None, b"a\n" * 1001])
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"apple =\n", b"\xff\xfe\x00run", None, b"a\n" * 1001])
 def test_a_bad_list_is_refused(tmp_path: Path, content: bytes | None) -> None:
     listing = tmp_path / "scenes.txt"
     if content is not None:
@@ -169,6 +181,11 @@ def test_the_three_files_say_the_same(tmp_path: Path) -> None:
         (["nowhere"], 3, "not a run folder"),
         (["--scenes", "nowhere.txt"], 3, "can be read"),
         (["run", "--protocol", "dychek"], 2, "protocol"),
+        (["run", "run"], 2, "given twice"),
+        (["run", "./run"], 2, "given twice"),
+        (["r" * 5000], 3, "not a run folder"),
+        (["run", "--out", "run/config.json"], 2, "cannot be made"),
+        (["run", "--out", "/proc/tables"], 2, "cannot be made"),
     ],
 )
 def test_the_command_ends_as_the_contract_says(
