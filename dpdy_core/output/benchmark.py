@@ -90,7 +90,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _names(runs: list[tuple[str | None, RunDir]]) -> list[str]:
-    names = [name or run.read_config()[1].stem for name, run in runs]
+    names = [" ".join((name or run.read_config()[1].stem).split()) for name, run in runs]  # of one line each
     for candidates in ([run.root.resolve().name for _, run in runs], [str(run.root) for _, run in runs]):
         if len(set(names)) == len(names):
             break

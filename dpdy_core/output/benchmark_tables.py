@@ -142,7 +142,8 @@ def _line(cells: list[str]) -> str:
 
 
 def _row(cells: list[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + r" \\"
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""  # which would belong to the line break before it
+    return guard + " & ".join(map(_escaped, cells)) + r" \\"
 
 
 def _escaped(text: str) -> str:
@@ -153,6 +154,8 @@ def _escaped(text: str) -> str:
         "↓": r"$\downarrow$",
         "–": "--",
         "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
     }
     special |= {char: rf"\{char}" for char in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
     return "".join(special.get(char, char) for char in text)

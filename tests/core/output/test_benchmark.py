@@ -103,6 +103,20 @@ def test_latex_is_balanced_and_escaped(tmp_path: Path) -> None:
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(block[0])}
 
 
+def test_a_name_of_several_lines_breaks_no_table_and_no_comment(tmp_path: Path) -> None:
+    run = scored(tmp_path / "a", "two\nlines <&>", psnr=16.0, ssim=0.5, lpips=0.3)
+    write_json(run.metrics_file, read_json(run.metrics_file) | {"deviations": ["why"]})
+    document = benchmark([(None, run)])
+    assert "| two lines <&>* |" in markdown(document)
+    text = latex(document)
+    assert r"two lines \textless{}\&\textgreater{}*" in text
+    assert "\n% two lines <&>: why\n" in text
+
+
+def test_a_name_in_brackets_is_no_argument_of_the_line_break(tmp_path: Path) -> None:
+    assert "\n{}[a] & 2 &" in latex(benchmark([("[a]", scored(tmp_path / "a", "apple", psnr=1.0))]))
+
+
 def test_deviations_are_marked(tmp_path: Path) -> None:
     run = scored(tmp_path / "a", "apple", psnr=16.0, ssim=0.5, lpips=0.3)
     metrics = read_json(run.metrics_file)
