@@ -72,6 +72,11 @@ class Links:
         genuine = hmac.compare_digest(signature.encode(), wanted.encode())
         return tenant if genuine and int(expires) > self._clock() else None
 
+    def voter(self, study_id: str, key_id: str) -> str:
+        """Who votes in a study with an API key: always the same, and nobody else can tell."""
+        message = json.dumps(["VOTER", study_id, key_id]).encode()
+        return f"voter-{hmac.digest(self._key, message, hashlib.sha256).hex()[:32]}"
+
     def _signature(self, method: str, path: str, tenant: str, expires: int) -> str:
         message = json.dumps([method, path, tenant, expires]).encode()  # a list: no field can reach into the next
         return urlsafe_b64encode(hmac.digest(self._key, message, hashlib.sha256)).rstrip(b"=").decode()

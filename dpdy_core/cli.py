@@ -161,7 +161,7 @@ def evaluate(
 
     Example: dpdy eval runs/apple runs/block --protocol dycheck --out benchmark
     """
-    from dpdy_core.output.benchmark import benchmark, read_scene_list, write_benchmark
+    from dpdy_core.output.benchmark import benchmark, prepare_folder, read_scene_list, write_benchmark
     from dpdy_core.output.benchmark_tables import markdown
 
     named: list[tuple[str | None, Path]] = [(None, run) for run in runs or []]
@@ -169,10 +169,16 @@ def evaluate(
     if not named:
         raise BadSettings("no run is given", "name run folders, or a list of them with --scenes")
     folders = [(name, _finished_scene(run)) for name, run in named]
+    if len({folder.root.resolve() for _, folder in folders}) < len(folders):
+        raise BadSettings("a run is given twice, and would count twice", "name every run once")
+    if out:
+        prepare_folder(out)
     for _, folder in folders:
         _score(folder, protocol)
     if len(folders) == 1 and not (scenes or out):
         metrics = read_json(folders[0][1].metrics_file)
+        if not as_json:
+            typer.echo("\n".join(f"note: {note}" for note in metrics["notes"]), err=True)
         _write_json(metrics) if as_json else typer.echo(json.dumps(metrics["mean"], indent=2))
         return
     document = benchmark(folders)
@@ -192,7 +198,7 @@ def _score(folder: RunDir, protocol: str | None) -> None:
         config = changed(config, {"evaluate.protocol": protocol})
     compute_deterministically(resolve_device(config.device))
     reporter = _reporter(folder, "console", record=False)
-    with stop_on_signals(reporter), _locked(folder):
+    with stop_on_signals(reporter), _locked(folder), faults_told_apart():
         reporter.start("evaluate")
         evaluate_run(folder, config, reporter)
         write_report(folder)
@@ -263,7 +269,11 @@ def _reporter(folder: RunDir, progress: str, record: bool = True) -> Reporter:
 
 def _finished_scene(run: Path) -> RunDir:
     folder = RunDir(run)
-    if not folder.config_file.is_file():
+    try:
+        is_run = folder.config_file.is_file()
+    except OSError:  # a name that no file can have
+        is_run = False
+    if not is_run:
         raise BadInput(f"{run} is not a run folder", "give the folder that `dpdy run --out` wrote")
     if folder.stage_record("scene") is None:
         raise BadInput(f"the scene of {run} is not finished", f"finish it with `dpdy run {run}`")

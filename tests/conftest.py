@@ -17,6 +17,10 @@ from tests.harness import Harness, harness
 from tests.production import STANDIN
 from tests.s3_server import S3Server
 
+# What tests compute is too small for threads: on two cores, two of them take three times the work of one, most of it
+# waiting for each other. Set before torch loads; engines that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

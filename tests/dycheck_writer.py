@@ -13,6 +13,7 @@ import numpy as np
 
 FACTOR = 2
 FPS = 30.0
+KEYPOINTS = 8
 CENTRE, SCALE = (0.1, -0.2, 0.3), 0.25
 CAMERAS = {"train": 0, "test_a": 1, "test_b": 2}
 
@@ -28,6 +29,7 @@ def write_dycheck(out: Path, source: Path) -> Path:
     for split, ids in (("train", train), ("val", val)):
         parallel = {"camera_ids": [int(n[0]) for n in ids], "time_ids": [int(n[2:]) for n in ids]}
         _json(out / f"splits/{split}.json", {"frame_names": ids, **parallel})
+    _keypoints(source, out, document)
     every = {"count": len(names), "num_exemplars": len(train), "ids": names, "train_ids": train, "val_ids": val}
     _json(out / "dataset.json", every)
     warps = {n: {"warp_id": int(n[2:]), "appearance_id": int(n[2:]), "camera_id": int(n[0])} for n in names}
@@ -88,7 +90,32 @@ def _frame(source: Path, out: Path, document: dict[str, Any], frame: dict[str, A
     return name
 
 
-def _json(path: Path, document: dict[str, Any]) -> None:
+def _keypoints(source: Path, out: Path, document: dict[str, Any]) -> None:
+    """Points of what stands still, from the true depth of the first frame, in every other training frame."""
+    frames = [frame for frame in document["frames"] if frame["file_path"] in document["train_filenames"]][::2]
+    moving = [cv2.imread(str(source / f["motion_mask_path"]), cv2.IMREAD_GRAYSCALE) > 0 for f in frames]
+    depth = [cv2.imread(str(source / f["depth_file_path"]), cv2.IMREAD_UNCHANGED) * 0.001 for f in frames]
+    focal, centre = (np.array([document[key] for key in pair]) for pair in (("fl_x", "fl_y"), ("cx", "cy")))
+    height, width = depth[0].shape
+    rows, columns = np.nonzero(~moving[0] & (depth[0] > 0))
+    chosen = np.linspace(0, len(rows) - 1, KEYPOINTS).astype(int)
+    pixels, z = np.stack([columns[chosen], rows[chosen]], axis=1) + 0.5, depth[0][rows[chosen], columns[chosen]]
+    rays = np.concatenate([(pixels - centre) / focal, np.ones((len(z), 1))], axis=1) * [1, -1, -1]
+    pose = world_pose(frames[0])
+    points = z[:, None] * rays @ pose[:3, :3].T + pose[:3, 3]
+    for frame, still, surface in zip(frames, moving, depth, strict=True):
+        pose = world_pose(frame)
+        local = (points - pose[:3, 3]) @ pose[:3, :3] * [1, -1, -1]
+        where = local[:, :2] / local[:, 2:] * focal + centre
+        column, row = np.clip(where.astype(int), 0, [width - 1, height - 1]).T
+        seen = ((where > 0) & (where < [width, height])).all(1) & ~still[row, column]
+        seen &= np.abs(surface[row, column] - local[:, 2]) < 0.05 * local[:, 2]
+        name = f"0_{round(frame['time'] * (len(document['train_filenames']) - 1)):05d}"
+        _json(out / f"keypoint/{FACTOR}x/train/{name}.json", np.column_stack([where, seen]).tolist())
+    _json(out / f"keypoint/{FACTOR}x/skeleton.json", {"name": "points", "parents": [-1] * KEYPOINTS})
+
+
+def _json(path: Path, document: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))
 

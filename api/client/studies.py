@@ -24,8 +24,13 @@ def get_study(client: DpdyClient, study_id: str) -> Document:
 
 
 def join_study(client: DpdyClient, study_id: str) -> Document:
-    """The ballot of a new voter; its `voter` is needed for all that follows."""
+    """The ballot of a new voter, with an API key always of the same; its `voter` is needed for all that follows."""
     return _json(client, "POST", f"/studies/{study_id}/voters")
+
+
+def invite_voters(client: DpdyClient, study_id: str, count: int) -> Document:
+    """Pages of so many voters, one a person: `{items: [{voter, page}]}`."""
+    return _json(client, "POST", f"/studies/{study_id}/invitations", json={"count": count})
 
 
 def get_ballot(client: DpdyClient, study_id: str, voter: str) -> Document:

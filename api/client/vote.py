@@ -17,6 +17,7 @@ from api.client.studies import (
     delete_study,
     get_ballot,
     get_study,
+    invite_voters,
     join_study,
     list_studies,
     read_clip,
@@ -48,6 +49,7 @@ def vote(
     question: Annotated[str | None, typer.Option(help="What voters are asked.")] = None,
     ties: Annotated[bool, typer.Option(help="Whether voters may see no difference.")] = True,
     voter: Annotated[str | None, typer.Option(help="Go on as the voter of an earlier call.")] = None,
+    invite: Annotated[int | None, typer.Option(min=1, max=1000, help="Make pages for so many voters.")] = None,
     results: Annotated[bool, typer.Option("--results", help="Scores, intervals, agreement.")] = False,
     flagged: Annotated[bool, typer.Option("--flagged", help="Count voters who contradict themselves, too.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every vote to a CSV file.")] = None,
@@ -61,11 +63,14 @@ def vote(
 
     Example: dpdy vote --new "Dog in the park" --clip ours=job-12ab --clip rival=rival.mp4
 
+    Example: dpdy vote STUDY --invite 30 > pages.txt
+
     Example: dpdy vote STUDY --results
     """
-    if sum((new is not None, results, csv is not None, close, delete)) > 1:
-        raise BadSettings("only one of --new, --results, --csv, --close, --delete can be done at a time", "give one")
-    if (study is None) != (new is not None) and (study or results or csv or close or delete or voter):
+    if sum((new is not None, invite is not None, results, csv is not None, close, delete)) > 1:
+        names = "--new, --invite, --results, --csv, --close, --delete"
+        raise BadSettings(f"only one of {names} can be done at a time", "give one")
+    if (study is None) != (new is not None) and (study or invite or results or csv or close or delete or voter):
         raise BadSettings("which study?" if study is None else "--new takes no STUDY", "`dpdy vote` lists the studies")
     if clip and new is None:
         raise BadSettings("--clip belongs to a new study", "give --new NAME")
@@ -78,6 +83,10 @@ def vote(
             write_json(document) if as_json else typer.echo(document["id"])
         elif study is None:
             _list(list_studies(client, 100), as_json)
+        elif invite is not None:
+            document = invite_voters(client, study, invite)
+            pages = "\n".join(f"{client.server}{voter['page']}" for voter in document["items"])
+            write_json(document) if as_json else typer.echo(pages)
         elif results:
             _show(study_results(client, study, flagged), as_json)
         elif csv is not None:

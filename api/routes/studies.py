@@ -1,6 +1,6 @@
 """User studies: pairs of renders shown blind, one vote a pair and voter, scores with intervals.
 
-Voters need no key: who knows the id of a study may vote in it. Everything else is the owner's.
+Voters need no key: where keys are on, a link of their own instead, which the owner makes. All else is the owner's.
 """
 
 from typing import Annotated, Literal
@@ -11,14 +11,25 @@ from sqlalchemy.orm import Session
 from api.cursor import read_cursor, write_cursor
 from api.db import queries
 from api.db.models import Study, StudyClip, StudyVoter
-from api.deps import EverybodysDep, ServiceDep
+from api.deps import CallerDep, EverybodysDep, ServiceDep
 from api.errors import ServiceError, not_found
 from api.jobs.files import Files, Stored
 from api.routes.artifacts import SANDBOX
 from api.routes.ranged import send
 from api.studies import service as studies
 from api.studies.results import results, votes_csv
-from api.studies.schemas import BallotOut, PairOut, ResultsOut, StudyOut, StudyPage, StudyRequest, VoteRequest
+from api.studies.schemas import (
+    BallotOut,
+    InvitationOut,
+    InvitationRequest,
+    InvitationsOut,
+    PairOut,
+    ResultsOut,
+    StudyOut,
+    StudyPage,
+    StudyRequest,
+    VoteRequest,
+)
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 
@@ -55,18 +66,41 @@ def get_study(study_id: str, service: EverybodysDep) -> StudyOut:
 
 
 @router.post("/{study_id}/voters", status_code=201, summary="Join as a voter")
-def join(study_id: str, service: EverybodysDep) -> BallotOut:
-    """A new voter, with a ballot in random order and with random sides."""
+def join(study_id: str, service: EverybodysDep, caller: CallerDep) -> BallotOut:
+    """A new voter, with a ballot in random order and with random sides; with an API key, always the same voter.
+
+    Where keys are on, who has none needs an invitation.
+    """
     with service.sessions.begin() as session:
-        voter = studies.join(session, _existing(session, study_id))
+        study = _existing(session, study_id)
+        if caller.keys_needed and caller.key is None:
+            raise ServiceError(
+                403,
+                "invitation-needed",
+                "A link of your own is needed",
+                "this address alone does not tell one voter from another",
+                "ask who made the study for a voter's link, or sign in",
+            )
+        voter = studies.join(session, study, service.links.voter(study_id, caller.key) if caller.key else None)
         return _ballot(session, voter)
+
+
+@router.post("/{study_id}/invitations", status_code=201, summary="Invite voters")
+def invite(study_id: str, request: InvitationRequest, service: ServiceDep) -> InvitationsOut:
+    """A page for each voter. Send every person another one: it votes once, without a key."""
+    with service.sessions.begin() as session:
+        invited = studies.invite(session, _existing(session, study_id), request.count)
+        return InvitationsOut(items=[InvitationOut.of(study_id, voter.id) for voter in invited])
 
 
 @router.get("/{study_id}/voters/{voter_id}", summary="Where a voter stands")
 def ballot(study_id: str, voter_id: str, service: EverybodysDep) -> BallotOut:
     """The pair that the voter is to judge next."""
     with service.sessions.begin() as session:
-        return _ballot(session, studies.voter_of(session, _existing(session, study_id), voter_id))
+        study = _existing(session, study_id)
+        voter = studies.voter_of(session, study, voter_id)
+        studies.deal(session, study, voter)
+        return _ballot(session, voter)
 
 
 @router.get("/{study_id}/pairs/{pair_id}/{side}", summary="A clip of a pair", response_class=Response)

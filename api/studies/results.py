@@ -195,7 +195,7 @@ def _voter(number: int, choices: list[str | None], check: Consistency) -> VoterO
 def _notes(methods: Sequence[str], tables: Tables, votes: int, left_out: int) -> list[str]:
     notes = ["half a vote is added to each outcome of each compared pair, so that all scores are finite"]
     if left_out:
-        notes.append(f"{left_out} voters who contradict themselves are left out")
+        notes.append(f"voters who contradict themselves are left out: {left_out}")
     if not votes:
         return [*notes, "there are no votes yet: the scores say nothing"]
     met = (tables.wins + tables.ties).sum(0)

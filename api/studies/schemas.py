@@ -12,7 +12,7 @@ MAX_CLIPS = 200
 MAX_METHODS = 20
 MAX_PAIRS = 1000
 MAX_VOTERS = 1000
-STUDY_LINKS = ("voters", "votes", "results", "votes.csv", "close")
+STUDY_LINKS = ("voters", "invitations", "votes", "results", "votes.csv", "close")
 Choice = Literal["left", "right", "tie"]
 Identity = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[\w-]+$")]
 
@@ -56,6 +56,12 @@ class StudyRequest(BaseModel):
     ties: bool = Field(True, description="whether voters may say that there is no difference")
     pairs_per_voter: int = Field(40, ge=1, le=200, description="all pairs if there are fewer; else the least shown")
     repeats: int = Field(3, ge=0, le=20, description="pairs that a voter sees again, sides swapped, as a check")
+
+
+class InvitationRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    count: int = Field(1, ge=1, le=MAX_VOTERS, description="how many people are to vote")
 
 
 class VoteRequest(BaseModel):
@@ -108,6 +114,21 @@ class BallotOut(BaseModel):
     done: int
     total: int
     pair: PairOut | None = Field(description="what to judge next; null when all is done")
+
+
+class InvitationOut(BaseModel):
+    """A voter who has not come yet: `page` is for one person, whose votes count once however often it is opened."""
+
+    voter: str
+    page: str
+
+    @classmethod
+    def of(cls, study_id: str, voter: str) -> Self:
+        return cls(voter=voter, page=f"/#/studies/{study_id}/voters/{voter}")
+
+
+class InvitationsOut(BaseModel):
+    items: list[InvitationOut]
 
 
 class MethodScore(BaseModel):

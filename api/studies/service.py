@@ -45,18 +45,27 @@ def create(session: Session, request: StudyRequest) -> Study:
     return study
 
 
-def join(session: Session, study: Study) -> StudyVoter:
-    """A new voter with a ballot of their own."""
-    open_and_not_full = (Study.id == study.id, Study.closed_at.is_(None), Study.voters < MAX_VOTERS)
-    statement = update(Study).where(*open_and_not_full).values(voters=Study.voters + 1).returning(Study.voters)
-    number = session.scalar(statement.execution_options(synchronize_session=False))  # also makes joiners take turns
-    if number is None:
-        _check_open(study)
-        detail = f"{MAX_VOTERS} voters may take part in a study"
-        raise ServiceError(409, "study-full", "The study is full", detail, "make another study")
-    voter = StudyVoter(id=new_id("voter"), study_id=study.id, number=number, created_at=now())
-    session.add(voter)
-    session.flush()
+def join(session: Session, study: Study, voter_id: str | None = None) -> StudyVoter:
+    """A voter with a ballot of their own: a new one, or the one with this id if it came before."""
+    _take_turn(session, study)
+    if voter_id is not None and (known := queries.study_voter(session, study.id, voter_id)):
+        return known
+    voter = _add_voters(session, study, [voter_id or new_id("voter")])[0]
+    deal(session, study, voter)
+    return voter
+
+
+def invite(session: Session, study: Study, count: int) -> list[StudyVoter]:
+    """So many voters who have not come yet: each gets a ballot when it first looks."""
+    return _add_voters(session, study, [new_id("voter") for _ in range(count)])
+
+
+def deal(session: Session, study: Study, voter: StudyVoter) -> None:
+    """Draw the ballot of a voter who has none yet."""
+    _take_turn(session, study)
+    if queries.pairs_of_voter(session, voter.id):
+        return
+    _check_open(study)
     shown = queries.times_shown(session, study.id)
     pairs = {pair: shown.get(pair, 0) for pair in pairs_of(queries.study_clips(session, study.id))}
     ballot = draw_ballot(pairs, study.pairs_per_voter, study.repeats, SystemRandom())
@@ -66,7 +75,29 @@ def join(session: Session, study: Study) -> StudyVoter:
         clips = {"first_id": first, "second_id": second}
         session.add(StudyPair(id=new_id("pair"), voter_id=voter.id, number=place, **clips, **flags))
     session.flush()
-    return voter
+
+
+def _take_turn(session: Session, study: Study) -> None:
+    """Wait until nobody else draws a ballot of this study, up to the end of the transaction."""
+    session.execute(update(Study).where(Study.id == study.id).values(voters=Study.voters))
+    session.refresh(study)
+
+
+def _add_voters(session: Session, study: Study, ids: Sequence[str]) -> list[StudyVoter]:
+    _take_turn(session, study)
+    _check_open(study)
+    if study.voters + len(ids) > MAX_VOTERS:
+        detail = f"{MAX_VOTERS} voters may take part in a study, and {study.voters} do"
+        raise ServiceError(409, "study-full", "The study is full", detail, "make another study")
+    numbers = range(study.voters + 1, study.voters + 1 + len(ids))
+    made = [
+        StudyVoter(id=name, study_id=study.id, number=number, created_at=now())
+        for name, number in zip(ids, numbers, strict=True)
+    ]
+    study.voters += len(ids)
+    session.add_all(made)
+    session.flush()
+    return made
 
 
 def voter_of(session: Session, study: Study, voter_id: str) -> StudyVoter:

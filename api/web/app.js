@@ -1,4 +1,5 @@
-// Routes: #/ is the form and the list of jobs, #/jobs/ID one job; #/studies, #/studies/ID (to vote), #/studies/ID/results.
+// Routes: #/ is the form and the list of jobs, #/jobs/ID one job; #/studies, #/studies/ID (to vote, or
+// #/studies/ID/voters/VOTER for who was invited), #/studies/ID/results.
 import { ago, api, badge, el, fill, problemBox, setText } from "./dom.js";
 import { jobView } from "./job.js";
 import { loginView } from "./login.js";
@@ -93,11 +94,11 @@ function caption(job) {
 
 function route() {
   close();
-  const [, kind, id, results] = location.hash.match(/^#\/(jobs|studies)(?:\/([^/]+)(\/results)?)?$/) || [];
+  const [, kind, id, results, voter] = location.hash.match(/^#\/(jobs|studies)(?:\/([^/]+)(?:(\/results)|\/voters\/([^/]+))?)?$/) || [];
   const voting = kind === "studies" && Boolean(id) && !results;
   document.body.classList.toggle("voting", voting); // voters get no way to results
   if (locked && !voting) close = loginView(main, enter);
-  else if (voting) close = voteView(main, decodeURIComponent(id));
+  else if (voting) close = voteView(main, decodeURIComponent(id), voter && decodeURIComponent(voter));
   else if (kind === "studies") close = id ? resultsPage(main, decodeURIComponent(id)) : studiesView(main);
   else close = kind && id ? jobView(main, decodeURIComponent(id)) : home();
   window.scrollTo(0, 0);

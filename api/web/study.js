@@ -12,6 +12,12 @@ export function resultsPage(main, id) {
   const shut = el("button", { type: "button", onclick: close }, "Close the study");
   const trouble = el("div", {});
   const body = el("div", { class: "results" });
+  const count = el("input", { id: "count", type: "number", min: 1, max: 1000, value: 10, required: true });
+  const pages = el("textarea", { readonly: true, rows: 6, hidden: true, "aria-label": "pages of voters" });
+  const invite = el("form", { class: "invite", onsubmit: invitePeople },
+    el("label", { for: "count" }, "Voters to invite"), count, el("button", { type: "submit" }, "Make their pages"));
+  const open = el("p", { class: "hint" }, "One page for all: ", el("a", { href: `#${url}` }, address(`#${url}`)),
+    ". Where API keys are on, it is for who signs in, and a key is one voter.");
   let stopped = false;
   let asked = 0;
   fill(main,
@@ -19,9 +25,9 @@ export function resultsPage(main, id) {
       el("p", { class: "crumb" }, el("a", { href: "#/studies" }, "All studies")),
       el("div", { class: "heading" }, title, state),
       facts,
-      el("p", { class: "hint" }, "Send voters this address: ", el("a", { href: `#${url}` }, `${location.origin}${location.pathname}#${url}`)),
       el("div", { class: "actions" }, el("a", { class: "button", href: `/v1${url}/votes.csv`, download: true }, "All votes, CSV"), shut),
-      trouble,
+      el("p", { class: "lead" }, "Send each voter a page of their own: it votes once."),
+      invite, pages, open, trouble,
       el("label", { class: "toggle" }, flagged, "Count voters who contradict themselves, too"),
       body));
 
@@ -39,10 +45,28 @@ export function resultsPage(main, id) {
     setText(title, study.name);
     fill(state, badge(study.state));
     setText(facts, [study.question, `${found.votes} votes`, `${found.voters.length} of ${study.voters} voters voted`].join("  ·  "));
-    shut.hidden = study.state === "closed";
-    const open = body.querySelector("details")?.open;
+    for (const part of [shut, invite, open]) part.hidden = study.state === "closed";
+    const unfolded = body.querySelector("details")?.open;
     fill(body, scores(found), pairs(found.comparisons), voters(found), el("ul", { class: "notes" }, ...found.notes.map((note) => el("li", {}, note))));
-    if (open) body.querySelector("details").open = true;
+    if (unfolded) body.querySelector("details").open = true;
+  }
+
+  async function invitePeople(event) {
+    event.preventDefault();
+    const button = invite.querySelector("button");
+    button.disabled = true;
+    try {
+      const made = await post(`${url}/invitations`, { count: Number(count.value) });
+      const lines = made.items.map((voter) => address(voter.page.slice(1)));
+      pages.value = [...pages.value.split("\n").filter(Boolean), ...lines].join("\n");
+      pages.hidden = false;
+      pages.select();
+      fill(trouble);
+    } catch (error) {
+      fill(trouble, problemBox(error));
+    } finally {
+      button.disabled = false;
+    }
   }
 
   async function close() {
@@ -63,6 +87,10 @@ export function resultsPage(main, id) {
 
   loop();
   return () => (stopped = true);
+}
+
+function address(hash) {
+  return `${location.origin}${location.pathname}${hash}`;
 }
 
 function section(id, title, ...children) {

@@ -1,10 +1,11 @@
-// A voter's page: pairs of clips side by side, left, right or no difference. It knows nothing of methods.
+// A voter's page: pairs of clips side by side, left, right or no difference. It knows nothing of methods. `invited` is
+// the voter whose own page this is.
 import { Problem, announce, api, el, fill, post, problemBox, setText } from "./dom.js";
 
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie" };
 const LABELS = { left: "← Left", tie: "↓ No difference", right: "Right →" };
 
-export function voteView(main, id) {
+export function voteView(main, id, invited) {
   const url = `/studies/${encodeURIComponent(id)}`;
   const memory = `dpdy-voter-${id}`; // so that a voter goes on after a reload
   let study = null;
@@ -39,17 +40,22 @@ export function voteView(main, id) {
     study = await api(url);
     if (stopped) return;
     document.title = study.name;
+    if (study.state === "closed") return end("This study is over", "It takes no more votes.");
     const known = recall();
-    if (known) {
+    if (!invited && known) {
       try {
-        return show(await api(`${url}/voters/${encodeURIComponent(known)}`));
+        return show(await join());
       } catch (error) {
         if (error.status !== 422) throw error;
         forget();
       }
     }
-    if (study.state === "closed") return end("This study is over", "It takes no more votes.");
     introduce();
+  }
+
+  function join() {
+    const voter = invited || recall();
+    return voter ? api(`${url}/voters/${encodeURIComponent(voter)}`) : post(`${url}/voters`);
   }
 
   function introduce() {
@@ -66,8 +72,8 @@ export function voteView(main, id) {
   async function start(event) {
     event.target.disabled = true;
     try {
-      const joined = await post(`${url}/voters`);
-      remember(joined.voter);
+      const joined = await join();
+      if (!invited) remember(joined.voter);
       show(joined);
     } catch (error) {
       event.target.disabled = false;

@@ -27,6 +27,7 @@ from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, folder_atomic, write_json
 
 ASSUMED_FPS = 24.0
+KEYPOINTS_FILE = "keypoints.json"
 FEWEST_POINTS = 20  # a frame, on average, that sparse points of a capture must have to be kept
 _MASKS = (
     ("mask_path", "mask", "masks"),
@@ -164,6 +165,7 @@ def _write_capture(source: SourceCapture, settings: IngestConfig, folder: Path, 
         document |= {"depth_kind": source.depth_kind}  # until the depth stage speaks of its own result
     if source.points is not None:
         _write_points(source, chosen["train"], written, size, folder)
+    _write_keypoints(source, chosen["train"], written, size, folder)
     hint = _focal_hint(focal_of_image(everything[0].image))
     return document | source.facts | hint | _shared_intrinsics(document["frames"])
 
@@ -184,6 +186,28 @@ def _write_points(
             seen[entry["file_path"]] = (frame.points, frame.pose, intrinsics)
     if source.points is not None and sum(len(points) for points, *_ in seen.values()) >= FEWEST_POINTS * len(frames):
         SparsePoints.projected(source.points, seen, size).save(folder / POINTS_FILE)
+
+
+def _write_keypoints(
+    source: SourceCapture,
+    frames: list[SourceFrame],
+    written: dict[str, dict[str, Any]],
+    size: tuple[int, int],
+    folder: Path,
+) -> None:
+    """Keep annotated points of training frames beside the document, as only scores may look at them.
+
+    Frames with a distorted lens lose theirs: no published sequence has both.
+    """
+    scale = np.array([size[0] / source.width, size[1] / source.height, 1.0])
+    kept = {
+        written[frame.name]["file_path"]: (frame.keypoints * scale).tolist()
+        for frame in frames
+        if frame.keypoints is not None and (frame.lens is None or not frame.lens.is_distorted)
+    }
+    annotated = sum(frame.keypoints is not None for frame in source.frames)
+    if annotated:
+        write_json(folder / KEYPOINTS_FILE, {"size": list(size), "annotated": annotated, "frames": kept})
 
 
 def _rate(source: SourceCapture, chosen: dict[str, list[SourceFrame]]) -> float:

@@ -12,15 +12,27 @@ MAX_JSON_BYTES = 64 * 2**20
 
 def read_document(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises BadInput."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise BadInput(f"{path.name} is larger than {MAX_JSON_BYTES // 2**20} MiB", "remove what is not needed")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path.name} is not valid JSON ({error})", "write it again") from error
+    document = _read(path)
     if not isinstance(document, dict):
         raise BadInput(f"{path.name} is not a JSON object", "write it as the format's own tools do")
     return document
+
+
+def read_list(path: Path) -> list[Any]:
+    """The JSON list in `path`. Raises BadInput."""
+    entries = _read(path)
+    if not isinstance(entries, list):
+        raise BadInput(f"{path.name} is not a JSON list", "write it as the format's own tools do")
+    return entries
+
+
+def _read(path: Path) -> Any:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise BadInput(f"{path.name} is larger than {MAX_JSON_BYTES // 2**20} MiB", "remove what is not needed")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path.name} is not valid JSON ({error})", "write it again") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import numpy as np
 
 from dpdy_core.errors import BadInput
 from dpdy_core.ingest.depth_map import DepthMap
-from dpdy_core.ingest.document import number, numbers, read_document
+from dpdy_core.ingest.document import number, numbers, read_document, read_list
 from dpdy_core.ingest.frames import MAX_FRAMES, SourceCapture, SourceFrame, common_size, inside
 from dpdy_core.ingest.images import is_lossless
 from dpdy_core.ingest.lens import Lens, read_lens
 from dpdy_core.ingest.maps import check_mask
 from dpdy_core.ingest.pose import from_opencv, read_pose
 
+MOST_KEYPOINTS = 1000
 EVALUATED_FACTOR = 2  # of the iPhone sequences: DEFAULT_FACTOR of dycheck/datasets/iphone.py
 
 _SPLITS = (("train", "val"), ("train_mono", "val_mono"))  # Nerfies' camera does not jump in the second
@@ -66,6 +67,8 @@ def read_dycheck(folder: Path) -> SourceCapture:
     seen = sum(frame.covisible is not None for frame in frames)
     if 0 < seen < len(scene.val):
         warnings.append(f"{len(scene.val) - seen} of {len(scene.val)} val frames have no covisible mask")
+    if len({len(frame.keypoints) for frame in frames if frame.keypoints is not None}) > 1:
+        raise BadInput("frames have different numbers of keypoints", "give every point in every annotated frame")
     fps = None if extra.get("fps") is None else number(extra["fps"], "fps", "extra.json")
     if fps is not None and not 0 < fps <= 1000:
         raise BadInput(f"fps of extra.json is {fps:g}", "give the frames per second of the sequence")
@@ -196,6 +199,7 @@ def _frame(scene: _Scene, name: str, image: Path, time: float, size: tuple[int, 
         depth_map.check(size)
     if covisible is not None:
         check_mask(covisible, size)
+    annotated = None if held_out else _existing(scene, scene.map("keypoint", f"train/{name}.json"))
     return SourceFrame(
         name=name,
         image=image,
@@ -205,7 +209,17 @@ def _frame(scene: _Scene, name: str, image: Path, time: float, size: tuple[int, 
         lens=_lens(scene, camera, where, size),
         depth=depth_map,
         covisible=covisible,
+        keypoints=None if annotated is None else _keypoints(annotated),
     )
+
+
+def _keypoints(path: Path) -> np.ndarray:
+    """(J, 3) x and y in pixels of the image, and 1 where the point is seen, else 0."""
+    where = f"keypoint/{path.name}"
+    points = [numbers(row, 3, f"point {place}", where) for place, row in enumerate(read_list(path))]
+    if not 0 < len(points) <= MOST_KEYPOINTS:
+        raise BadInput(f"{where} has {len(points)} points", f"give 1 to {MOST_KEYPOINTS} rows of x, y, visible")
+    return np.array(points)
 
 
 def _existing(scene: _Scene, relative: str) -> Path | None:

@@ -35,6 +35,7 @@ class SourceFrame:
     motion_mask: Path | None = None  # 255 = moving
     covisible: Path | None = None  # 255 = seen by enough training frames
     points: np.ndarray | None = None  # (K,) which of the capture's points it sees
+    keypoints: np.ndarray | None = None  # (J, 3) x, y in pixels and 1 where seen, else 0: for scores alone
 
 
 @dataclass(frozen=True)

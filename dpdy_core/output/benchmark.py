@@ -11,8 +11,8 @@ from dpdy_core.output.scores import MEASURES, REGIONS
 from dpdy_core.rundir import RunDir, read_json, write_atomic, write_json
 
 MOST_SCENES = 1000
-KEPT = ("resolution", "deviations", "config_hash", "seed", "capture_hash", "versions", "device", "mean")
-TOLD = ("lpips is null", "flip is null", "ms_ssim is null", "covisible")  # notes on what the tables show
+KEPT = ("resolution", "deviations", "config_hash", "seed", "capture_hash", "versions", "device", "mean", "pck_t")
+TOLD = ("lpips is null", "flip is null", "ms_ssim is null", "covisible", "pck_t")  # notes on what the tables show
 
 Document = dict[str, Any]
 
@@ -30,6 +30,8 @@ def read_scene_list(path: Path) -> list[tuple[str | None, Path]]:
     scenes: list[tuple[str | None, Path]] = []
     for line in (line.split("#")[0].strip() for line in lines):
         name, equals, folder = (part.strip() for part in line.partition("="))
+        if equals and not folder:
+            raise BadInput(f"{path} names no run folder for {name!r}", remedy)
         if line:
             scenes.append((name or None, path.parent / folder) if equals else (None, path.parent / line))
     if not 0 < len(scenes) <= MOST_SCENES:
@@ -51,16 +53,29 @@ def benchmark(runs: list[tuple[str | None, RunDir]]) -> Document:
         {"scene": name, "run": str(run.root), "views": len(document["views"]), **{key: document[key] for key in KEPT}}
         for name, (_, run), document in zip(_names(runs), runs, metrics, strict=True)
     ]
+    if len({scene["scene"] for scene in scenes}) < len(scenes):
+        raise BadSettings("two scenes have one name", "give each its own in the list, or leave names out")
+    unscored = [(scene, document) for scene, document in zip(scenes, metrics, strict=True) if not document["views"]]
     protocol = protocols.pop()
     notes = list(dict.fromkeys(n for document in metrics for n in document["notes"] if n.startswith(TOLD)))
+    notes += [f"{scene['scene']}: {document['notes'][0]}" for scene, document in unscored]
     notes += [f"{scene['scene']}: {reason}" for scene in scenes for reason in scene["deviations"]]
-    document = {"protocol": protocol, "scenes": scenes, "mean": _mean([scene["mean"] for scene in scenes])}
+    mean, pck_t = _mean([scene["mean"] for scene in scenes]), _over([scene["pck_t"] for scene in scenes])
+    document = {"protocol": protocol, "scenes": scenes, "mean": mean, "pck_t": pck_t}
     if protocol == "dycheck":
         names = {scene["scene"] for scene in scenes}
         if names != set(published.SCENES):
             notes.append(f"published means are over {', '.join(published.SCENES)}; ours is over other scenes")
         return {**document, "published": _published(), "notes": [*notes, *published.NOTES]}
     return {**document, "published": None, "notes": [*notes, f"no published rows are kept for protocol {protocol}"]}
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder of a benchmark, before hours are spent on its numbers. Raises BadSettings."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSettings(f"the folder {out} cannot be made ({error.strerror})", "give another --out") from error
 
 
 def write_benchmark(out: Path, document: Document) -> None:
@@ -75,7 +90,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _names(runs: list[tuple[str | None, RunDir]]) -> list[str]:
-    names = [name or run.read_config()[1].stem for name, run in runs]
+    names = [" ".join((name or run.read_config()[1].stem).split()) for name, run in runs]  # of one line each
     for candidates in ([run.root.resolve().name for _, run in runs], [str(run.root) for _, run in runs]):
         if len(set(names)) == len(names):
             break
@@ -83,14 +98,15 @@ def _names(runs: list[tuple[str | None, RunDir]]) -> list[str]:
     return names
 
 
-def _mean(means: list[Document]) -> Document:
-    def over(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if len(known) == len(values) else None
+def _over(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
-    mean: Document = {measure: over([m[measure] for m in means]) for measure in MEASURES}
+
+def _mean(means: list[Document]) -> Document:
+    mean: Document = {measure: _over([m[measure] for m in means]) for measure in MEASURES}
     for region in REGIONS:
-        mean[region] = {measure: over([m[region][measure] for m in means]) for measure in MEASURES}
+        mean[region] = {measure: _over([m[region][measure] for m in means]) for measure in MEASURES}
     return mean
 
 

@@ -29,6 +29,7 @@ LOWER = ("LPIPS", "FLIP", "mLPIPS", "mFLIP")
 MASKED = ("mPSNR", "mSSIM", "mLPIPS")
 OURS = "ours"
 DEVIATES = "*"
+_PUBLISHED = (("psnr", 2), ("ssim", 3), ("lpips", 3), ("pck_t", 3))
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,15 @@ def latex(document: Document) -> str:
 
 def _means(document: Document) -> Table:
     columns = [column for column in COLUMNS["dycheck"] if column[0] in MASKED]
-    own = [_marked(OURS, document["scenes"]), *_cells(document["mean"], columns)]
+    own = [_marked(OURS, document["scenes"]), *_cells(document["mean"], columns), _number(document["pck_t"], 3)]
     names = ", ".join(scene["scene"] for scene in document["scenes"])
     rows = [
-        [row["method"], _number(row["psnr"], 2), _number(row["ssim"], 3), _number(row["lpips"], 3), row["source"]]
+        [row["method"], *(_number(row[key], digits) for key, digits in _PUBLISHED), row["source"]]
         for row in document["published"]["means"]
     ]
     title = f"Beside published means: {document['published']['protocol']}"
     headings = [f"{name} {'↓' if name in LOWER else '↑'}" for name in MASKED]
-    return Table(title, ["method", *headings, "source"], [[*own, f"this run; {names}"], *rows])
+    return Table(title, ["method", *headings, "PCK-T ↑", "source"], [[*own, f"this run; {names}"], *rows])
 
 
 def _per_scene(document: Document) -> list[Table]:
@@ -141,7 +142,8 @@ def _line(cells: list[str]) -> str:
 
 
 def _row(cells: list[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + r" \\"
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""  # which would belong to the line break before it
+    return guard + " & ".join(map(_escaped, cells)) + r" \\"
 
 
 def _escaped(text: str) -> str:
@@ -152,6 +154,8 @@ def _escaped(text: str) -> str:
         "↓": r"$\downarrow$",
         "–": "--",
         "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
     }
     special |= {char: rf"\{char}" for char in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
     return "".join(special.get(char, char) for char in text)

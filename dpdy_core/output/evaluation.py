@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from dpdy_core.config import RunConfig
-from dpdy_core.errors import BadInput
+from dpdy_core.errors import BadInput, JobFailed
 from dpdy_core.geometry.paths import as_filmed
 from dpdy_core.ingest.clip import Clip, Split, load_clip, load_given_depth, read_transforms
+from dpdy_core.optimise.camera_corrections import refined
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.output.baselines import all_times_warps, nearest_frame
 from dpdy_core.output.covisibility import complete_covisible
+from dpdy_core.output.keypoints import Keypoints, read_keypoints
 from dpdy_core.output.metrics import flip_map, flip_missing
 from dpdy_core.output.notes import notes_on
 from dpdy_core.output.protocols import DYCHECK, PROTOCOLS, deviations, longer_side
@@ -44,6 +46,7 @@ def evaluate_run(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
         raise BadInput("no training frame has a camera pose", "run the stage `cameras` first")
     split, clip = _held_out(run, side)
     held_out, computed = None, 0
+    keypoints = read_keypoints(run.capture, train) if protocol is DYCHECK else None
     views: list[Scores] = []
     baselines: dict[str, list[Scores]] = {"nearest_frame": []}
     with folder_atomic(run.evaluation) as folder:
@@ -57,6 +60,7 @@ def evaluate_run(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
             held_out = HeldOut(clip, None if depth is None else depth.to(device), protocol)
             views = _score_views(run, config, held_out, folder / "images", device, reporter)
             baselines = _score_baselines(train, held_out, reporter)
+        carried = None if keypoints is None else _score_keypoints(run, config, keypoints, train, device, reporter)
         size = (train.cameras.width, train.cameras.height)
         reasons = (
             [] if clip is None else deviations(protocol, read_transforms(run.capture), _original(run), size, computed)
@@ -70,8 +74,9 @@ def evaluate_run(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
             "views": views,
             "mean": mean_scores(views),
             "baselines": {name: mean_scores(scores) for name, scores in baselines.items()},
+            "pck_t": carried,
             "truth": {"static": {"flicker": held_out.own_flicker() if held_out else None}},
-            "notes": [*reasons, *notes_on(run, protocol, split, held_out, train, views)],
+            "notes": [*reasons, *notes_on(run, protocol, split, held_out, train, views, keypoints)],
         }
         write_json(folder / "metrics.json", document)
         _write_csv(folder / "per_view.csv", views)
@@ -92,6 +97,10 @@ def _score_views(
     colours: list[Tensor] = []
     for rendering, picture in _rendered(run, config, clip, device, reporter):
         view, name = len(views), clip.names[len(views)]
+        if not bool(rendering.colour.isfinite().all()):
+            raise JobFailed(
+                f"the scene renders {name} with values that are not finite", "train it anew, with another seed"
+            )
         colours.append(rendering.colour)
         scores = held_out.score(colours, rendering.depth)
         views.append({"image": name, "time": float(clip.times[view]), **scores})
@@ -112,6 +121,19 @@ def _score_baselines(train: Clip, held_out: HeldOut, reporter: Reporter) -> dict
     if train.depth is not None:
         pictures["all_times_warp"] = all_times_warps(train, clip.cameras, clip.times)
     return {name: _scored(made, held_out, reporter) for name, made in pictures.items()}
+
+
+def _score_keypoints(
+    run: RunDir, config: RunConfig, keypoints: Keypoints, train: Clip, device: torch.device, reporter: Reporter
+) -> float | None:
+    """PCK-T between the training frames, at their cameras as the scene corrected them."""
+    scene = load_scene(run.scene, device, reporter.fall_back)
+    cameras = refined(train, run.scene).cameras
+
+    def render(index: int, time: float) -> Rendering:
+        return render_camera(scene, cameras, index, time, config.render.chunk, check=reporter.check)
+
+    return keypoints.score(cameras.to("cpu"), train.times, render)
 
 
 def _scored(pictures: Iterator[Tensor], held_out: HeldOut, reporter: Reporter) -> list[Scores]:

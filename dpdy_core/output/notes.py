@@ -2,6 +2,8 @@
 
 from dpdy_core.ingest.clip import Clip, Split, read_transforms
 from dpdy_core.optimise.camera_corrections import load_corrections
+from dpdy_core.output.covisibility import FLOW
+from dpdy_core.output.keypoints import Keypoints
 from dpdy_core.output.metrics import LEAST_MS_SSIM_SIDE, flip_missing, lpips_missing
 from dpdy_core.output.protocols import DYCHECK, NVIDIA, Protocol
 from dpdy_core.output.scores import HeldOut, Scores
@@ -9,10 +11,16 @@ from dpdy_core.rundir import RunDir
 
 
 def notes_on(
-    run: RunDir, protocol: Protocol, split: Split, held_out: HeldOut | None, train: Clip, views: list[Scores]
+    run: RunDir,
+    protocol: Protocol,
+    split: Split,
+    held_out: HeldOut | None,
+    train: Clip,
+    views: list[Scores],
+    keypoints: Keypoints | None,
 ) -> list[str]:
     """The notes for `metrics.json`."""
-    notes = [*_forms(protocol), *_networks()]
+    notes = [*_forms(protocol), *_networks(), *_points(protocol, keypoints)]
     listed = len(read_transforms(run.capture)[f"{split}_filenames"])
     if held_out is None:
         reason = f"none of the {listed} test frames has a camera pose" if listed else "the capture has no test views"
@@ -57,7 +65,6 @@ def _forms(protocol: Protocol) -> list[str]:
             "renders are cut to 8 bit; psnr, ssim and lpips are DyCheck's mPSNR, mSSIM and mLPIPS; the benchmark's are "
             "those under covisible",
             "mSSIM is the mean of the whole map, in which windows without a masked pixel count as one",
-            "PCK-T has no value: the scene predicts no correspondences between times",
         ]
     if protocol is NVIDIA:
         return ["renders are cut to 8 bit; ssim has scikit-image's default window of 7x7 pixels"]
@@ -67,6 +74,21 @@ def _forms(protocol: Protocol) -> list[str]:
 def _networks() -> list[str]:
     missing = {"lpips": lpips_missing(), "flip": flip_missing()}
     return [f"{name} is null: {reason}" for name, reason in missing.items() if reason]
+
+
+def _points(protocol: Protocol, keypoints: Keypoints | None) -> list[str]:
+    """How PCK-T was found, or why not."""
+    if protocol is not DYCHECK:
+        return ["pck_t is null: it belongs to protocol dycheck"]
+    if keypoints is None:
+        return ["pck_t is null: the capture has no keypoints"]
+    kept = f"{len(keypoints.frames)} of {keypoints.annotated} annotated frames are among the run's training frames"
+    if len(keypoints.frames) < 2:
+        return [f"pck_t is null: {kept}"]
+    return [
+        f"pck_t carries points by rendered depth and by {FLOW} between renders of a fixed camera, where published "
+        f"methods use their own deformation; {kept}"
+    ]
 
 
 def _refinement(run: RunDir, train: Clip) -> list[str]:

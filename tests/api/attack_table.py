@@ -28,6 +28,7 @@ CROSSING: list[Attack] = [
         ("GET", "/v1/studies/{study}/results", ""),
         ("GET", "/v1/studies/{study}/votes.csv", ""),
         ("POST", "/v1/studies/{study}/close", ""),
+        ("POST", "/v1/studies/{study}/invitations", '{"count": 1}'),
         ("DELETE", "/v1/studies/{study}", ""),
     )
 ] + [("theirs", "POST", "/v1/jobs", JSON, '{"upload_id": "{upload}", "preset": "smoke"}', 422)]

@@ -11,9 +11,9 @@ from api.settings import Settings
 from tests.harness import Document, Harness, bearer, harness, make_key, steer, submit, upload
 
 PUBLIC = {"/", "/docs", "/openapi.json", "/livez", "/readyz", "/v1/info", "/v1/presets"}
-VOTERS = {  # who knows the address of a study may vote in it
+JOIN = ("POST", "/v1/studies/{study_id}/voters")  # strangers need an invitation
+VOTERS = {  # who was invited votes without a key
     ("GET", "/v1/studies/{study_id}"),
-    ("POST", "/v1/studies/{study_id}/voters"),
     ("GET", "/v1/studies/{study_id}/voters/{voter_id}"),
     ("GET", "/v1/studies/{study_id}/pairs/{pair_id}/{side}"),
     ("HEAD", "/v1/studies/{study_id}/pairs/{pair_id}/{side}"),
@@ -77,6 +77,7 @@ def body(path: str, ids: Document) -> dict[str, Any]:
         "/v1/jobs": {"upload_id": ids["upload_id"], "preset": "smoke"},
         "/v1/jobs/{job_id}/renders": {"path": "orbit"},
         "/v1/studies": {"name": "s", "clips": clips},
+        "/v1/studies/{study_id}/invitations": {"count": 1},
         "/v1/studies/{study_id}/votes": {"voter": ids["voter_id"], "pair": ids["pair_id"], "choice": "left"},
     }.get(path, {})
 
@@ -111,6 +112,9 @@ def test_every_route_is_closed_to_strangers_and_to_other_tenants(guarded: Harnes
             continue
         if method == "OPTIONS":  # of tus: what /v1/info tells
             assert (stranger, path.startswith(TUS)) == (204, True), where
+            continue
+        if (method, path) == JOIN:
+            assert stranger == 403, where
             continue
         if (method, path) in VOTERS:
             assert stranger in (200, 201), where

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpdy_core.cli import app
+from dpdy_core.command import run_command
 from tests.e2e.engine import dpdy
 
 
@@ -99,7 +101,9 @@ CASES: list[tuple[Callable[[Path], Path], str]] = [
 
 
 @pytest.mark.parametrize(("make", "words"), CASES, ids=[make.__name__.strip("_") for make, _ in CASES])
-def test_bad_input_is_exit_3_and_leaves_nothing(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
+def test_bad_input_is_exit_3_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path], words: str
+) -> None:
     source = make(tmp_path)
     run = tmp_path / "run"
     result = dpdy("run", source, "--out", run, "--preset", "smoke", "--json", check=3)
@@ -108,5 +112,5 @@ def test_bad_input_is_exit_3_and_leaves_nothing(tmp_path: Path, make: Callable[[
     assert problem["remedy"]
     assert "Traceback" not in result.stderr
     assert not run.exists()
-    inspected = dpdy("inspect", source, "--json", check=3)
-    assert words in json.loads(inspected.stdout)["detail"]
+    assert run_command(app, ["inspect", str(source), "--json"], "dpdy") == 3
+    assert words in json.loads(capsys.readouterr().out)["detail"]

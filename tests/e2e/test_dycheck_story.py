@@ -63,6 +63,9 @@ def test_a_sequence_is_read_trained_rendered_and_scored(tmp_path: Path, capsys: 
         assert all(view["covisible"][measure] is not None for view in metrics["views"])
         assert metrics["mean"]["covisible"][measure] is not None
 
+    assert 0 <= metrics["pck_t"] <= 1
+    assert any("4 of 4 annotated frames" in note for note in metrics["notes"])
+
     made = evaluation(run)
     for _ in range(2):
         capsys.readouterr()
@@ -81,6 +84,7 @@ def test_a_sequence_is_read_trained_rendered_and_scored(tmp_path: Path, capsys: 
     shutil.rmtree(sequence)
     assert dpdy("eval", moved.root, "--protocol", "plain") == 0
     plain = read_json(moved.metrics_file)
+    assert plain["pck_t"] is None
     assert (plain["protocol"], plain["resolution"]) == ("plain", [12, 16])
     made_of = ("config_hash", "capture_hash", "seed", "versions", "device")
     assert [plain[key] for key in made_of] == [metrics[key] for key in made_of]

@@ -245,6 +245,38 @@ def test_results_show_scores_pairs_and_flagged_voters(context: BrowserContext, s
     expect(page.locator(".heading .badge")).to_have_text("closed")
 
 
+def test_who_is_invited_votes_once_in_whichever_browser(
+    context: BrowserContext, browser: Browser, server: str, study: str
+) -> None:
+    page = context.new_page()
+    page.goto(f"{server}/#/studies/{study}/results")
+    page.get_by_label("Voters to invite").fill("2")
+    page.get_by_role("button", name="Make their pages").click()
+    pages = page.get_by_label("pages of voters")
+    expect(pages).to_be_visible()
+    mine, other = pages.input_value().split("\n")
+    assert mine != other
+    page.goto(mine)
+    expect(page.get_by_role("link", name="Studies")).to_be_hidden()
+    page.get_by_role("button", name="Start").click()
+    for number in range(1, 6):
+        until_ready(page, number)
+        page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you")
+    elsewhere = browser.new_context()
+    try:
+        again = elsewhere.new_page()
+        again.goto(mine)
+        again.get_by_role("button", name="Start").click()
+        expect(again.get_by_role("heading", level=1)).to_have_text("Thank you")
+        again.goto(other)
+        again.get_by_role("button", name="Start").click()
+        until_ready(again, 1)
+    finally:
+        elsewhere.close()
+    assert [(voter["voter"], voter["votes"]) for voter in results(server, study)["voters"]] == [(1, 5)]
+
+
 def test_a_study_is_made_of_finished_jobs(context: BrowserContext, server: str, uploads: list[str]) -> None:
     jobs = []
     for name in ("with prior", "without prior"):

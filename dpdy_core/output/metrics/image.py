@@ -44,10 +44,11 @@ def ssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
     None where no window counts.
     """
     x, y = as_images(a, b)
+    chosen = None if mask is None else as_mask(mask, x)
     if min(x.shape[:2]) < WINDOW:
         return None
     structure, luminance = _terms(x, y, gaussian(x))
-    return _mean_of_windows(structure * luminance, None if mask is None else as_mask(mask, x))
+    return _mean_of_windows(structure * luminance, chosen)
 
 
 def box_ssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
@@ -56,11 +57,12 @@ def box_ssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
     Gao et al. 2021 report it (DynamicNeRF utils/evaluation.py).
     """
     x, y = as_images(a, b)
+    chosen = None if mask is None else as_mask(mask, x)
     if min(x.shape[:2]) < BOX:
         return None
     unbiased = BOX**2 / (BOX**2 - 1)
     structure, luminance = _terms(x, y, x.new_full((BOX,), 1 / BOX), unbiased)
-    return _mean_of_windows(structure * luminance, None if mask is None else as_mask(mask, x))
+    return _mean_of_windows(structure * luminance, chosen)
 
 
 def ms_ssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
@@ -72,10 +74,10 @@ def ms_ssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
     the whole image (the windows of the coarse scales are far larger than most masks). Comparable only over equal masks.
     """
     x, y = as_images(a, b)
+    chosen = None if mask is None else as_mask(mask, x)
     if min(x.shape[:2]) < LEAST_MS_SSIM_SIDE:
         return None
-    if mask is not None:
-        chosen = as_mask(mask, x)
+    if chosen is not None:
         if not bool(chosen.any()):
             return None
         x = torch.where(chosen[..., None], x, y)

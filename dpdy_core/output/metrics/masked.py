@@ -24,10 +24,8 @@ def mssim(a: Array, b: Array, mask: Array | None = None) -> float | None:
     smaller than the window.
     """
     x, y = as_images(a, b)
-    if min(x.shape[:2]) < WINDOW:
-        return None
     held = torch.ones_like(x[..., 0]) if mask is None else as_mask(mask, x).double()
-    if not bool(held.any()):
+    if min(x.shape[:2]) < WINDOW or not bool(held.any()):
         return None
     x, y = x.permute(2, 0, 1), y.permute(2, 0, 1)
     mean_x, mean_y, xx, yy, xy = _partial_blur(torch.stack([x, y, x * x, y * y, x * y]), held)

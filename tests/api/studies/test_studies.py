@@ -67,7 +67,7 @@ def test_who_always_takes_the_left_is_flagged_and_left_out(study: Study) -> None
     assert found["votes"] == 12
     assert [(entry["wins"], entry["losses"]) for entry in found["methods"]] == [(6, 0), (4, 2), (2, 4), (0, 6)]
     assert [entry["method"] for entry in found["methods"]] == list(METHODS)
-    assert "1 voters who contradict themselves are left out" in found["notes"]
+    assert "voters who contradict themselves are left out: 1" in found["notes"]
     assert found["interval"].startswith("Hessian")
 
 

@@ -83,10 +83,26 @@ def test_voting_stops_goes_on_and_ends_in_results(dpdy: Dpdy, service: Harness, 
     assert (code, f"there is no study '{study}'" in err) == (2, True)
 
 
+def test_invited_voters_get_a_page_each_and_vote_by_it(dpdy: Dpdy, service: Harness) -> None:
+    study = Study.of_uploads(service, ("a", "b"), ("s",), repeats=0).id
+    code, out, _ = dpdy(study, "--invite", "2")
+    assert code == 0
+    pages = out.splitlines()
+    assert len(set(pages)) == 2
+    assert all(page.startswith(f"http://127.0.0.1:8000/#/studies/{study}/voters/voter-") for page in pages)
+    code, out, _ = dpdy(study, "--voter", pages[0].rpartition("/")[2], keys="l\n")
+    assert (code, out) == (0, "1 of 1 pairs judged\n")
+    code, out, _ = dpdy(study, "--invite", "1", "--json")
+    assert (code, set(json.loads(out)["items"][0])) == (0, {"voter", "page"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["--results"], 2, "which study?"),
+        (["--invite", "3"], 2, "which study?"),
+        (["study-1", "--invite", "3", "--close"], 2, "only one of"),
+        (["study-1", "--invite", "0"], 2, "--invite"),
         (["study-1", "--new", "n"], 2, "--new takes no STUDY"),
         (["study-1", "--results", "--close"], 2, "only one of"),
         (["study-1", "--clip", "a=b"], 2, "--clip belongs to a new study"),

@@ -14,9 +14,10 @@ from dpdy_core.ingest.capture import ingest_capture
 from dpdy_core.ingest.clip import load_clip, load_given_depth, read_transforms
 from dpdy_core.ingest.dycheck import read_dycheck
 from dpdy_core.ingest.inspect import inspect_input
+from dpdy_core.output.keypoints import read_keypoints
 from dpdy_core.progress import Reporter
 from dpdy_core.synth.capture import make_capture
-from tests.dycheck_writer import CENTRE, FACTOR, FPS, SCALE, holes, world_pose, write_dycheck
+from tests.dycheck_writer import CENTRE, FACTOR, FPS, KEYPOINTS, SCALE, holes, world_pose, write_dycheck
 
 FRAMES, WIDTH, HEIGHT = 6, 24, 32
 
@@ -107,6 +108,22 @@ def test_canonical_capture(sequence: Path, truth: Path, tmp_path: Path) -> None:
         assert np.array_equal(test.covisible[i].numpy(), seen > 0)
 
 
+def test_keypoints_are_kept_for_scores_alone(sequence: Path, tmp_path: Path) -> None:
+    run, config = make_run(tmp_path / "run", sequence)
+    ingest_capture(run, config, recording()[0])
+    train = load_clip(run.capture, "train", HEIGHT // 2)
+    assert train is not None
+    found = read_keypoints(run.capture, train)
+    assert found is not None
+    assert (found.frames, found.annotated, found.pixels.shape) == ([0, 2, 4], 3, (3, KEYPOINTS, 2))
+    assert "keypoint" not in json.dumps(read_transforms(run.capture))
+    for place, name in enumerate(("0_00000", "0_00002", "0_00004")):
+        rows = np.array(json.loads((sequence / f"keypoint/2x/train/{name}.json").read_text()))
+        assert np.abs(found.pixels[place].numpy() - rows[:, :2] / 2).max() < 1e-6  # the clip has half the size
+        assert found.visible[place].tolist() == (rows[:, 2] > 0).tolist()
+    assert found.visible.float().mean() > 0.5
+
+
 def test_inspection_tells_what_there_is(written: Path) -> None:
     report = inspect_input(written)
     assert (report["kind"], report["splits"]) == ("dycheck", {"train": FRAMES, "val": 0, "test": 3})
@@ -170,6 +187,10 @@ def depth(values: np.ndarray) -> Callable[[Path], None]:
     return lambda folder: np.save(folder / "depth/2x/0_00001.npy", values, allow_pickle=True)
 
 
+def keypoints(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "keypoint/2x/train/0_00002.json").write_text(text) and None
+
+
 def rename_a_frame(folder: Path) -> None:
     """An id that leaves the folder."""
     outside = "../../outside"
@@ -211,6 +232,11 @@ REFUSED: list[tuple[str, Callable[[Path], None], str]] = [
     ("pickled depth", depth(np.array([[print]], dtype=object)), "0_00001.npy is not a depth map"),
     ("depth of another shape", depth(np.ones((20, 30), np.float32)), "30x20 pixels, another shape"),
     ("depth header lies", lying_npy, "0_00001.npy is not a depth map"),
+    ("keypoints are an object", keypoints("{}"), "not a JSON list"),
+    ("keypoint without a flag", keypoints("[[1, 2]]"), "not a list of 3 numbers"),
+    ("NaN keypoint", keypoints("[[1, NaN, 1]]"), "not a finite number"),
+    ("no keypoint", keypoints("[]"), "has 0 points"),
+    ("a keypoint missing", keypoints("[[1, 2, 1]]"), "different numbers of keypoints"),
     ("no images", lambda f: shutil.rmtree(f / "rgb"), "no images"),
 ]
 

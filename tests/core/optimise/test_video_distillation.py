@@ -1,7 +1,6 @@
 """Both distillations end to end with a toy prior, and what the clip step hands to its guidance."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,6 @@ from dpdy_core.prior.tiny import build_toy
 from dpdy_core.prior.video_guidance import VideoGuidance
 from dpdy_core.progress import Event, Reporter
 from dpdy_core.rundir import RunDir
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

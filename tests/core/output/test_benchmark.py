@@ -28,6 +28,7 @@ def scored(root: Path, capture: str, protocol: str = "dycheck", **numbers: float
     mean = {**own, **{name: dict(region) for name in REGIONS}}
     mean["covisible"] |= numbers
     document = {"protocol": protocol, "resolution": [360, 480], "deviations": [], "views": [{}, {}], "mean": mean}
+    document["pck_t"] = 0.25 if protocol == "dycheck" else None
     made_of = {"config_hash": "c0ffee", "seed": 0, "capture_hash": "f00d", "versions": {}, "device": {"type": "cpu"}}
     write_json(run.metrics_file, document | made_of | {"notes": ["lpips is null: no weights"]})
     return run
@@ -59,9 +60,10 @@ def test_all_seven_scenes_stand_beside_published_rows(tmp_path: Path) -> None:
     document = benchmark(all_seven(tmp_path))
     assert not any("other scenes" in note for note in document["notes"])
     text = markdown(document)
-    assert "| ours | 13.00 | 0.500 | 0.300 | this run; apple, block" in text
-    assert "| T-NeRF | 16.96 | 0.577 | 0.379 | DyCheck docs/BENCHMARK.md" in text
-    assert "| DpDy (paper) | – | 0.559 | 0.516 |" in text
+    assert "| ours | 13.00 | 0.500 | 0.300 | 0.250 | this run; apple, block" in text
+    assert "| T-NeRF | 16.96 | 0.577 | 0.379 | – | DyCheck docs/BENCHMARK.md" in text
+    assert "| NSFF | 15.46 | 0.551 | 0.396 | 0.256 | DyCheck docs/BENCHMARK.md" in text
+    assert "| DpDy (paper) | – | 0.559 | 0.516 | – |" in text
     assert published.PROTOCOL in text
     per_scene = next(line for line in text.splitlines() if line.startswith("| ViDAR | 19.18 / 0.801 / 0.315 |"))
     assert per_scene.count("/") == 14
@@ -74,9 +76,12 @@ def test_published_rows_are_those_of_the_notes() -> None:
     notes = METHOD_NOTES.read_text()
     half = notes[notes.index("### 4.2") : notes.index("### 4.3")].replace("*", "")
     lines = {line.split("|")[1].strip(): line for line in half.splitlines() if line.startswith("|")}
+    own = [line for line in notes[notes.index("### 3.4") :].splitlines() if line.startswith("|")][:6]
     for row in published.MEANS:
         if row.source.startswith("DyCheck") and row.method != "T-NeRF":
-            continue  # of section 3.4
+            cells = f"{row.psnr:.2f} | {row.ssim:.3f} | {row.lpips:.3f} | {row.pck_t:.3f}"
+            assert f"| {row.method} | {cells} |" in own
+            continue
         line = lines["DpDy" if row.method == "DpDy (paper)" else row.method]
         for value, digits in ((row.psnr, 2), (row.ssim, 3), (row.lpips, 3)):
             assert value is None or f"{value:.{digits}f}" in line, row
@@ -96,6 +101,20 @@ def test_latex_is_balanced_and_escaped(tmp_path: Path) -> None:
     for block in re.findall(r"\\begin{tabular}{([lr]+)}(.*?)\\end{tabular}", text, flags=re.DOTALL):
         rows = [line for line in block[1].splitlines() if line.endswith(r"\\")]
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(block[0])}
+
+
+def test_a_name_of_several_lines_breaks_no_table_and_no_comment(tmp_path: Path) -> None:
+    run = scored(tmp_path / "a", "two\nlines <&>", psnr=16.0, ssim=0.5, lpips=0.3)
+    write_json(run.metrics_file, read_json(run.metrics_file) | {"deviations": ["why"]})
+    document = benchmark([(None, run)])
+    assert "| two lines <&>* |" in markdown(document)
+    text = latex(document)
+    assert r"two lines \textless{}\&\textgreater{}*" in text
+    assert "\n% two lines <&>: why\n" in text
+
+
+def test_a_name_in_brackets_is_no_argument_of_the_line_break(tmp_path: Path) -> None:
+    assert "\n{}[a] & 2 &" in latex(benchmark([("[a]", scored(tmp_path / "a", "apple", psnr=1.0))]))
 
 
 def test_deviations_are_marked(tmp_path: Path) -> None:
@@ -124,6 +143,18 @@ def test_scenes_with_one_name_are_called_after_their_runs(tmp_path: Path) -> Non
     assert len({scene["scene"] for scene in benchmark(twice)["scenes"]}) == 2
 
 
+def test_one_name_for_two_scenes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="two scenes have one name"):
+        benchmark([("apple", scored(tmp_path / side, "capture", psnr=1.0)) for side in ("a", "b")])
+
+
+def test_a_scene_without_views_says_why(tmp_path: Path) -> None:
+    run = scored(tmp_path / "a", "apple")
+    reason = "the capture has no test views: nothing could be scored"
+    write_json(run.metrics_file, read_json(run.metrics_file) | {"views": [], "notes": [reason, "lpips is null: no"]})
+    assert f"- apple: {reason}\n" in markdown(benchmark([(None, run)]))
+
+
 def test_protocols_do_not_mix(tmp_path: Path) -> None:
     runs = [(None, scored(tmp_path / p, p, p, psnr=1.0)) for p in ("plain", "dycheck")]
     with pytest.raises(BadSettings, match="dycheck, plain"):
@@ -140,7 +171,7 @@ def test_a_scene_list_is_read(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe\x00run", None, b"a\n" * 1001])
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"apple =\n", b"\xff\xfe\x00run", None, b"a\n" * 1001])
 def test_a_bad_list_is_refused(tmp_path: Path, content: bytes | None) -> None:
     listing = tmp_path / "scenes.txt"
     if content is not None:
@@ -164,6 +195,11 @@ def test_the_three_files_say_the_same(tmp_path: Path) -> None:
         (["nowhere"], 3, "not a run folder"),
         (["--scenes", "nowhere.txt"], 3, "can be read"),
         (["run", "--protocol", "dychek"], 2, "protocol"),
+        (["run", "run"], 2, "given twice"),
+        (["run", "./run"], 2, "given twice"),
+        (["r" * 5000], 3, "not a run folder"),
+        (["run", "--out", "run/config.json"], 2, "cannot be made"),
+        (["run", "--out", "/proc/tables"], 2, "cannot be made"),
     ],
 )
 def test_the_command_ends_as_the_contract_says(

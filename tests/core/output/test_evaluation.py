@@ -12,6 +12,7 @@ from analytic_scene import AnalyticScene, render_analytic
 from torch import Tensor
 
 from dpdy_core.config import RunConfig
+from dpdy_core.errors import JobFailed
 from dpdy_core.ingest.clip import load_clip, load_given_depth, read_transforms, write_transforms
 from dpdy_core.output.baselines import all_times_warps, nearest_frame
 from dpdy_core.output.evaluation import evaluate_run
@@ -39,7 +40,7 @@ def test_metrics_have_the_contracts_shape_and_true_values(
     evaluate_run(run, config, reporter)
     metrics = read_json(run.metrics_file)
     assert set(metrics) == {
-        *("protocol", "split", "resolution", "views", "mean", "baselines", "truth", "notes", "deviations"),
+        *("protocol", "split", "resolution", "views", "mean", "baselines", "pck_t", "truth", "notes", "deviations"),
         *("config_hash", "seed", "capture_hash", "versions", "device"),
     }
     assert (metrics["protocol"], metrics["split"], metrics["resolution"]) == ("plain", "test", [48, 36])
@@ -222,3 +223,14 @@ def test_mean_leaves_out_views_without_a_value() -> None:
     other = {**view, "psnr": None, "moving": {**region, "psnr": 7.0}}
     mean = mean_scores([view, other])
     assert (mean["psnr"], mean["ssim"], mean["ms_ssim"], mean["moving"]["psnr"]) == (10.0, 0.5, None, 7.0)
+
+
+def test_a_render_that_is_not_finite_is_an_error(
+    make_run: MakeRun, config: RunConfig, reporter: Reporter, recolour: Callable[[Callable[[Tensor], Tensor]], None]
+) -> None:
+    """FLIP gives NaN a plausible number."""
+    run = make_run(2)
+    recolour(lambda colour: torch.where(colour > 0.5, torch.nan, colour))
+    with pytest.raises(JobFailed, match=r"test_0\.png with values that are not finite"):
+        evaluate_run(run, config, reporter)
+    assert not run.evaluation.exists()

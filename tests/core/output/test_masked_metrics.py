@@ -1,12 +1,25 @@
 """DyCheck's masked metrics against a reference of plain loops in float64, window by window."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from dpdy_core.output.metrics import mpsnr, mssim, ssim
+from dpdy_core.output.metrics import (
+    box_ssim,
+    flicker,
+    flip,
+    lpips,
+    mlpips,
+    mpsnr,
+    ms_ssim,
+    mssim,
+    psnr,
+    sharpness,
+    ssim,
+)
 
 OFFSETS = range(-5, 6)
 GAUSSIAN = [math.exp(-(k**2) / (2 * 1.5**2)) for k in OFFSETS]
@@ -96,6 +109,22 @@ def test_without_a_mask_mssim_is_ssim() -> None:
     a, b = images(40, 50, 6)
     assert mssim(a, b) == pytest.approx(ssim(a, b), abs=1e-9)
     assert mssim(a, b, np.ones((40, 50))) == pytest.approx(ssim(a, b), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "metric", [psnr, ssim, box_ssim, ms_ssim, mpsnr, mssim, lpips, mlpips, flip, flicker, sharpness]
+)
+def test_a_mask_of_another_size_is_refused_whatever_the_size_of_the_image(metric: Callable[..., float | None]) -> None:
+    a, b = images(6, 5, 9)
+    with pytest.raises(ValueError, match=r"the mask is \(5, 6\)"):
+        metric(a, b, np.ones((5, 6)))
+
+
+def test_a_mask_of_floats_holds_where_it_is_not_zero() -> None:
+    a, b = images(20, 17, 10)
+    mask = np.random.default_rng(11).random((20, 17)) * (np.random.default_rng(12).random((20, 17)) < 0.5)
+    for metric in (psnr, ssim, mpsnr, mssim):
+        assert metric(a, b, mask) == metric(a, b, mask > 0) == metric(a, b, (mask > 0)[..., None].astype(np.uint8))
 
 
 def test_nothing_to_measure_is_none() -> None:

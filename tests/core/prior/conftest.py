@@ -1,24 +1,13 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from dpdy_core.config import PriorConfig, RunConfig
 from dpdy_core.prior.ldm3d import Ldm3d
 from dpdy_core.prior.tiny import build_toy
 from dpdy_core.rundir import RunDir, write_json
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The toys are too small for threads, and on a busy machine these wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
