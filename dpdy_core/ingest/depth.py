@@ -20,7 +20,7 @@ from dpdy_core.ingest.clip import (
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.pinhole import pinholes
 from dpdy_core.ingest.posed_clip import PosedClip
-from dpdy_core.ingest.second_masks import refine_masks, restore_masks, static_parts
+from dpdy_core.ingest.second_masks import refine_masks, restore_masks, static_parts, steps_of_refinement
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.standing import standing_depth
 from dpdy_core.ingest.stereo import Swept, sweep_clip
@@ -54,7 +54,7 @@ def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     points = None if source == "none" else _points(run, clip, reporter)
     if points is not None and source == "sweep":
         swept = _swept(clip, points, config, reporter)
-        refine_masks(run, clip, None if swept is None else swept.believed, config, reporter)
+        refine_masks(run, clip, None if swept is None else swept.believed, config, reporter, done=len(frames))
         if swept is not None:
             depth = _believed(swept, clip, points, config, reporter)
     else:
@@ -107,7 +107,9 @@ def _swept(clip: PosedClip, points: SparsePoints, config: RunConfig, reporter: R
     size = fitted_size(clip.cameras.width, clip.cameras.height, config.depth.max_size)
     greys = np.stack([grey(image) for image in clip.images(size)])
     cameras, device = clip.cameras.resized(*size), resolve_device(config.device)
-    return sweep_clip(greys, np.stack(clip.static(size)), cameras, points, config.depth, device, reporter.step)
+    total = len(greys) + steps_of_refinement(clip, config)
+    static = np.stack(clip.static(size))
+    return sweep_clip(greys, static, cameras, points, config.depth, device, lambda done, _: reporter.step(done, total))
 
 
 def _believed(

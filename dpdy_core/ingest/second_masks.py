@@ -11,7 +11,7 @@ from dpdy_core.ingest.clip import fitted_size
 from dpdy_core.ingest.masks import ESTIMATED, write_mask
 from dpdy_core.ingest.pieces import resized_masks
 from dpdy_core.ingest.posed_clip import PosedClip
-from dpdy_core.ingest.refine import refined_masks
+from dpdy_core.ingest.refine import ROUNDS, refined_masks
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir
 
@@ -35,27 +35,42 @@ def static_parts(depth: list[np.ndarray], longest: int) -> StaticDepth:
     return lambda static: np.where(resized_masks(static, size), small, 0).astype(np.float32)
 
 
+def steps_of_refinement(clip: PosedClip, config: RunConfig) -> int:
+    """How many steps `refine_masks` will report; 0 where no mask is to be redrawn."""
+    return ROUNDS * len(clip.frames) if config.masks.refine and any(ESTIMATED in f for f in clip.frames) else 0
+
+
 def refine_masks(
-    run: RunDir, clip: PosedClip, believed: StaticDepth | None, config: RunConfig, reporter: Reporter
+    run: RunDir, clip: PosedClip, believed: StaticDepth | None, config: RunConfig, reporter: Reporter, done: int = 0
 ) -> None:
     """Redraw those masks of `clip` that were found by flow, in `capture/refined_masks/`, and let them count.
 
     `believed` gives the depth of static pixels; without it only a camera that stays in one place tells what is behind.
+    `done` steps of the stage were reported before.
     """
-    estimated = [ESTIMATED in frame for frame in clip.frames]
-    if not any(estimated) or not config.masks.refine:
+    steps = steps_of_refinement(clip, config)
+    if steps == 0:
         return
     if believed is None:
         if np.ptp(clip.cameras.centres.numpy(), axis=0).max() > ONE_PLACE:
             reporter.fall_back("without depth motion masks stay as flow draws them")
             return
-        believed = lambda static: static.astype(np.float32)  # noqa: E731
+        believed = _anywhere
     full = (clip.cameras.width, clip.cameras.height)
     size = fitted_size(*full, config.masks.max_size)
     first, ignored = np.stack(clip.moving(size)), np.stack(clip.ignored(size))
     images = np.stack(clip.images(size))
-    masks = refined_masks(images, first, ignored, believed, clip.cameras, reporter.step)
+    masks = refined_masks(
+        images, first, ignored, believed, clip.cameras, lambda step, _: reporter.step(done + step, done + steps)
+    )
+    estimated = [ESTIMATED in frame for frame in clip.frames]
     for frame, mask, chosen in zip(clip.frames, masks, estimated, strict=True):
         if chosen:
             frame["motion_mask_path"] = write_mask(run, FOLDER, frame, mask, full)
-    reporter.step(1, 1, moving_by_flow=float(first[estimated].mean()), moving_refined=float(masks[estimated].mean()))
+    shares = {"moving_by_flow": float(first[estimated].mean()), "moving_refined": float(masks[estimated].mean())}
+    reporter.step(done + steps, done + steps, **shares)
+
+
+def _anywhere(static: np.ndarray) -> np.ndarray:
+    """One depth for all pixels: seen from one place, all depths look the same."""
+    return static.astype(np.float32)
