@@ -2,7 +2,8 @@
 
 `python -m tests.bench.cameras [--preset P] [--set KEY=VALUE]... CAPTURE...` solves each capture, a video or a folder of
 images, as a run would. Where a nerfstudio `transforms.json` lies beside it (of a video) or above it (of a folder), the
-result is compared with its poses, and with `--until depth` with its depth and motion masks too. Nothing here passes or fails.
+result is compared with its poses, and with `--until depth` with its depth and motion masks too. Nothing here passes or
+fails.
 """
 
 import argparse
