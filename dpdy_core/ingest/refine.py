@@ -10,7 +10,7 @@ from dpdy_core.ingest.pieces import without_specks
 from dpdy_core.ingest.pinhole import pinholes
 from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
 
-ROUNDS = 2  # the second sees a background without what the first alone found to move
+ROUNDS = 3  # each sees a background without what the one before found to move
 DIFFERENT = 20.0  # grey levels, of 255, in the most different channel
 BLUR = 0.7  # pixels: deviation of the smoothing against resampling
 SHADE = (0.55, 1.05)  # brightness that a shadow, or its end, leaves of a surface
@@ -18,7 +18,7 @@ SHADE_WINDOW = 7  # pixels
 MOST = 2.0  # times DIFFERENT, beyond which nothing is more certain
 EARLIER = (1.0, 0.5)  # what the mask so far counts, in units of DIFFERENT, where the background is unknown, doubtful
 GUIDE_RADIUS, GUIDE_EPSILON = 8, 1e-3
-EVIDENCE = 0.85  # in units of DIFFERENT, smoothed, from which a pixel moves
+EVIDENCE = 0.8  # in units of DIFFERENT, smoothed, from which a pixel moves
 
 
 def refined_masks(
@@ -63,9 +63,14 @@ def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:
     channels around the pixel, in SHADE: shadows change how bright a surface is, not what is on it.
     """
     window = (SHADE_WINDOW, SHADE_WINDOW)
-    shared = cv2.boxFilter((image * background).sum(-1), -1, window)
-    factor = np.clip(shared / np.maximum(cv2.boxFilter((background**2).sum(-1), -1, window), 1), *SHADE)
+    shared = cv2.boxFilter(_dot(image, background), -1, window)
+    factor = np.clip(shared / np.maximum(cv2.boxFilter(_dot(background, background), -1, window), 1), *SHADE)
     return np.minimum(_least(image, background), _least(image, background * factor[..., None]))
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    product: np.ndarray = np.einsum("hwc,hwc->hw", one, other)
+    return product
 
 
 def _least(image: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -74,8 +79,8 @@ def _least(image: np.ndarray, background: np.ndarray) -> np.ndarray:
     least = np.full((height, width), np.inf, np.float32)
     for down in range(3):
         for right in range(3):
-            off = np.abs(image - padded[down : down + height, right : right + width]).max(-1)
-            np.minimum(least, off, out=least)
+            red, green, blue = cv2.split(cv2.absdiff(image, padded[down : down + height, right : right + width]))
+            np.minimum(least, cv2.max(cv2.max(red, green), blue), out=least)
     return least
 
 
