@@ -1,13 +1,16 @@
 """Motion masks once cameras and depth are known: what a frame shows differs from what stands still there."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
 
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.pieces import without_specks
-from dpdy_core.ingest.pinhole import pinholes
+from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
 
 ROUNDS = 3  # each sees a background without what the one before found to move
@@ -17,6 +20,7 @@ SHADE = (0.55, 1.05)  # brightness that a shadow, or its end, leaves of a surfac
 SHADE_WINDOW = 7  # pixels
 MOST = 2.0  # times DIFFERENT, beyond which nothing is more certain
 EARLIER = (1.0, 0.5)  # what the mask so far counts, in units of DIFFERENT, where the background is unknown, doubtful
+WORKERS = 8  # frames looked at at once
 GUIDE_RADIUS, GUIDE_EPSILON = 8, 1e-3
 EVIDENCE = 0.8  # in units of DIFFERENT, smoothed, from which a pixel moves
 
@@ -44,16 +48,32 @@ def refined_masks(
         chosen = [sources(i, depth[i], small) for i in range(count)]
         behind = background_depth(depth, small, chosen)
         surface = np.stack([cv2.resize(d, (width, height), interpolation=cv2.INTER_LINEAR) for d in behind])
-        found, hidden = np.zeros_like(moving), moving | ignored
-        for i in range(count):
-            colours, known = plate(i, smooth, hidden, surface, full, chosen[i])
-            off = np.where(known == UNKNOWN, 0, difference(smooth[i].astype(np.float32), colours)) / DIFFERENT
-            doubt = np.select([known == CLEAN, known == UNKNOWN], [0, EARLIER[0]], EARLIER[1]) * moving[i]
-            evidence = guided(images[i], (np.minimum(off, MOST) + doubt).astype(np.float32))
-            found[i] = without_specks((evidence > EVIDENCE) & ~ignored[i])
-            check(turn * count + i + 1, ROUNDS * count)
-        moving = found
+        look = partial(_moving, images, smooth, moving, ignored, surface, full, chosen)
+        with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+            found = []
+            for mask in pool.map(look, range(count)):
+                found.append(mask)
+                check(turn * count + len(found), ROUNDS * count)
+        moving = np.stack(found)
     return moving
+
+
+def _moving(
+    images: np.ndarray,
+    smooth: np.ndarray,
+    moving: np.ndarray,
+    ignored: np.ndarray,
+    surface: np.ndarray,
+    cameras: list[Pinhole],
+    chosen: list[list[int]],
+    i: int,
+) -> np.ndarray:
+    """(H, W) bool: what moves in frame `i`, the static scene's depth being `surface` (T, H, W)."""
+    colours, known = plate(i, smooth, moving | ignored, surface, cameras, chosen[i])
+    off = np.where(known == UNKNOWN, 0, difference(smooth[i].astype(np.float32), colours)) / DIFFERENT
+    doubt = np.select([known == CLEAN, known == UNKNOWN], [0, EARLIER[0]], EARLIER[1]) * moving[i]
+    evidence = guided(images[i], (np.minimum(off, MOST) + doubt).astype(np.float32))
+    return without_specks((evidence > EVIDENCE) & ~ignored[i])
 
 
 def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:
