@@ -32,6 +32,14 @@ class MasksConfig(Section):
         "auto", description="auto: the capture's masks if it has them, else optical flow against epipolar geometry"
     )
     max_size: int = Field(480, ge=64, le=2048, description="longer side at which flow is computed, pixels")
+    model: str | None = Field(
+        None,
+        description="folder or hub id of a transformers semantic-segmentation model: its people, animals and vehicles "
+        "are masked as a whole where they move, and not at all where they do not",
+    )
+    refine: bool = Field(
+        True, description="once cameras and depth are known, masks found by flow are redrawn against the background"
+    )
     threshold: float = Field(1.0, gt=0, description="epipolar (Sampson) distance of a moving pixel at 480 px, pixels")
 
 

@@ -241,7 +241,9 @@ class RunDir:
 def _stage_of(relative: str) -> str | None:
     top, _, rest = relative.partition("/")
     if top == "capture":
-        return {"depth": "depth", "motion_masks": "masks"}.get(rest.partition("/")[0], "ingest")
+        return {"depth": "depth", "refined_masks": "depth", "motion_masks": "masks"}.get(
+            rest.partition("/")[0], "ingest"
+        )
     if top == "stages":
         return Path(rest).stem
     return {"prior": "prior", "scene": "scene", "renders": "render", "evaluation": "evaluate"}.get(top)

@@ -1,6 +1,5 @@
 """Stage depth: how far away things are, in one scale for the whole clip, that of the cameras."""
 
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -9,23 +8,22 @@ import numpy as np
 
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
-from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.align import DepthKind, align_clip, apply
 from dpdy_core.ingest.clip import (
     fitted_size,
     frames_of,
     load_cameras,
     read_depth,
-    read_image,
-    read_mask,
     read_transforms,
     write_transforms,
 )
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.pinhole import pinholes
+from dpdy_core.ingest.posed_clip import PosedClip
+from dpdy_core.ingest.second_masks import refine_masks, restore_masks, static_parts, steps_of_refinement
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.standing import standing_depth
-from dpdy_core.ingest.stereo import clip_depth
+from dpdy_core.ingest.stereo import Swept, sweep_clip
 from dpdy_core.ingest.triangulate import triangulate
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, write_atomic
@@ -40,49 +38,29 @@ BAD_RESIDUAL = 0.15  # median relative error after alignment that a user should 
 FARTHEST = 60.0  # times the clip's median depth: what lies beyond is put there, so that 16 bits suffice
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """What all sources of depth need of the training frames."""
-
-    capture: Path
-    frames: list[dict[str, Any]]
-    cameras: Cameras  # of the stored images
-
-    def images(self, size: tuple[int, int]) -> list[np.ndarray]:
-        return [read_image(self.capture / f["file_path"], size) for f in self.frames]
-
-    def moving(self, size: tuple[int, int]) -> list[np.ndarray]:
-        """(H, W) bool each."""
-        still, key = np.zeros((size[1], size[0]), bool), "motion_mask_path"
-        return [read_mask(self.capture / f[key], size) if key in f else still for f in self.frames]
-
-    def static(self, size: tuple[int, int]) -> list[np.ndarray]:
-        """(H, W) bool each: neither moving nor to be ignored."""
-        masks = [~moving for moving in self.moving(size)]
-        for mask, frame in zip(masks, self.frames, strict=True):
-            if "mask_path" in frame:
-                mask &= read_mask(self.capture / frame["mask_path"], size)
-        return masks
-
-
 def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     """Stage: `capture/depth/` of the training frames, planar z in camera units, `depth_kind: metric`.
 
     The capture's depth or a model's is aligned once for the clip to sparse static points; without either a plane sweep
     finds the static pixels, and movers get the depth of the ground that they stand on. Where no scale can be found (the
-    camera stands still), depth is left out and said so.
+    camera stands still), depth is left out and said so. Motion masks that were found by flow are refined on the way.
     """
     document = read_transforms(run.capture)
     frames = frames_of(document, "train")
-    clip = _Clip(run.capture, frames, load_cameras(document, frames))
+    restore_masks(frames)
+    clip = PosedClip(run.capture, frames, load_cameras(document, frames))
     source = _source(config, frames)
     depth: list[np.ndarray] | None = None
-    if source != "none":
-        points = _points(run, clip, reporter)
-        if source == "sweep":
-            depth = _swept(clip, points, config, reporter)
-        else:
+    points = None if source == "none" else _points(run, clip, reporter)
+    if points is not None and source == "sweep":
+        swept = _swept(clip, points, config, reporter)
+        refine_masks(run, clip, None if swept is None else swept.believed, config, reporter, done=len(frames))
+        if swept is not None:
+            depth = _believed(swept, clip, points, config, reporter)
+    else:
+        if points is not None:
             depth = _aligned(clip, document, points, source, config, reporter)
+        refine_masks(run, clip, None if depth is None else static_parts(depth, config.depth.max_size), config, reporter)
     for frame in frames:
         frame.pop("depth_file_path", None)
     if depth is not None:
@@ -105,7 +83,7 @@ def _source(config: RunConfig, frames: list[dict[str, Any]]) -> str:
             return chosen
 
 
-def _points(run: RunDir, clip: _Clip, reporter: Reporter) -> SparsePoints:
+def _points(run: RunDir, clip: PosedClip, reporter: Reporter) -> SparsePoints:
     """The points that structure from motion left, else triangulated with the capture's poses."""
     stored = run.capture / POINTS_FILE
     if stored.exists():
@@ -122,25 +100,32 @@ def _points(run: RunDir, clip: _Clip, reporter: Reporter) -> SparsePoints:
     )
 
 
-def _swept(clip: _Clip, points: SparsePoints, config: RunConfig, reporter: Reporter) -> list[np.ndarray] | None:
+def _swept(clip: PosedClip, points: SparsePoints, config: RunConfig, reporter: Reporter) -> Swept | None:
     if len(points.depth) < MIN_POINTS:
         reporter.fall_back(f"{_no_parallax(points)}: no depth is used")
         return None
     size = fitted_size(clip.cameras.width, clip.cameras.height, config.depth.max_size)
     greys = np.stack([grey(image) for image in clip.images(size)])
+    cameras, device = clip.cameras.resized(*size), resolve_device(config.device)
+    total = len(greys) + steps_of_refinement(clip, config)
     static = np.stack(clip.static(size))
-    cameras = clip.cameras.resized(*size)
-    device = resolve_device(config.device)
-    depth = clip_depth(greys, static, cameras, points, config.depth, device, reporter.step)
+    return sweep_clip(greys, static, cameras, points, config.depth, device, lambda done, _: reporter.step(done, total))
+
+
+def _believed(
+    swept: Swept, clip: PosedClip, points: SparsePoints, config: RunConfig, reporter: Reporter
+) -> list[np.ndarray]:
+    size = (swept.cameras.width, swept.cameras.height)
+    depth = swept.believed(np.stack(clip.static(size)))
     found = float((depth > 0).mean())
     if found < 0.1:
         reporter.warn(
             f"the plane sweep found depth for only {found:.0%} of the pixels (low texture or little parallax)"
         )
     if config.depth.standing:
-        for swept, moving, camera in zip(depth, clip.moving(size), pinholes(cameras), strict=True):
-            guessed = standing_depth(swept, moving, camera.k)
-            swept[guessed > 0] = guessed[guessed > 0]
+        for values, moving, camera in zip(depth, clip.moving(size), pinholes(swept.cameras.to("cpu")), strict=True):
+            guessed = standing_depth(values, moving, camera.k)
+            values[guessed > 0] = guessed[guessed > 0]
     guesses = float((depth > 0).mean()) - found
     reporter.step(1, 1, pixels_with_depth=found, pixels_guessed=guesses, sparse_points=len(points.depth))
     return list(depth)
@@ -151,7 +136,7 @@ def _no_parallax(points: SparsePoints) -> str:
 
 
 def _aligned(
-    clip: _Clip, document: dict[str, Any], points: SparsePoints, source: str, config: RunConfig, reporter: Reporter
+    clip: PosedClip, document: dict[str, Any], points: SparsePoints, source: str, config: RunConfig, reporter: Reporter
 ) -> list[np.ndarray] | None:
     """Depth of the capture or of a model in the scale of the cameras."""
     if source == "model":
@@ -203,7 +188,7 @@ def _report(
         reporter.warn(f"depth fits the cameras badly: median relative error {residual:.0%} at {points} sparse points")
 
 
-def _predicted(clip: _Clip, config: RunConfig, reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
+def _predicted(clip: PosedClip, config: RunConfig, reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
     # transformers takes seconds to import and only this branch needs it.
     from dpdy_core.ingest.monocular import DepthModel
 
@@ -212,7 +197,7 @@ def _predicted(clip: _Clip, config: RunConfig, reporter: Reporter) -> tuple[list
     return model.predict(clip.images(size), reporter.step), model.kind
 
 
-def _given(clip: _Clip, document: dict[str, Any], reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
+def _given(clip: PosedClip, document: dict[str, Any], reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
     """The capture's own depth, in its own unit, 0 = none."""
     size = (clip.cameras.width, clip.cameras.height)
     unit = float(document.get("user_depth_unit_scale_factor", 0.001))
@@ -227,7 +212,9 @@ def _given(clip: _Clip, document: dict[str, Any], reporter: Reporter) -> tuple[l
     return values, kind
 
 
-def _samples(clip: _Clip, values: list[np.ndarray], points: SparsePoints) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _samples(
+    clip: PosedClip, values: list[np.ndarray], points: SparsePoints
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Values and true depths at the sparse points of each frame, where there is a value."""
     sampled, depths = [], []
     for frame, value in zip(clip.frames, values, strict=True):

@@ -13,6 +13,7 @@ DEVICES = ("cpu", "cuda")
 _START = {"cpu": 10.0, "cuda": 80.0}  # imports, compilation
 _DECODE = 0.02  # per megapixel of the source
 _FLOW = 7e-6  # per pixel of a frame whose motion is looked for; on the CPU in any case
+_REDRAW = {"cpu": 6e-6, "cuda": 2e-6}  # per pixel of a frame whose mask is redrawn; by more CPU cores beside a GPU
 _FEATURES, _PAIR = 0.4, 0.02  # per frame and pair of structure from motion; on the CPU in any case
 _SWEEP = {"cpu": 1.2e-7, "cuda": 1.6e-8}  # per pixel, plane and neighbour
 _SMALL_PRIOR = {"cpu": 9e-6, "cuda": 1.6e-7}  # per pixel and pass of dpdy-tiny, a training step being three
@@ -63,15 +64,17 @@ def stage_seconds(report: dict[str, Any], config: RunConfig, device: str) -> dic
     per_ray = scene.sampling.proposal + scene.sampling.fine
     pairs = train * (train if train <= 60 else 24) / 2
     frame = pixels(config.render.width or scene.max_size) * per_ray * _RENDER[device]
+    swept = train * pixels(config.depth.max_size) * config.depth.planes * config.depth.neighbours * _SWEEP[device]
+    swept *= not report["has_depth"]
+    redrawn = train * pixels(config.masks.max_size) * _REDRAW[device]
+    redrawn *= config.masks.refine and not report["has_motion_masks"]
     made_up = 2 * round(config.render.seconds * (config.render.fps or report["fps"] or 24))
     return {
         "start": _START[device],
         "ingest": report["frames"] * source[0] * source[1] * 1e-6 * _DECODE,
         "masks": 0.0 if report["has_motion_masks"] else train * pixels(config.masks.max_size) * _FLOW,
         "cameras": 0.0 if report["has_poses"] else train * _FEATURES + pairs * _PAIR,
-        "depth": 0.0
-        if report["has_depth"]
-        else train * pixels(config.depth.max_size) * config.depth.planes * config.depth.neighbours * _SWEEP[device],
+        "depth": swept + redrawn,
         "prior": _prior_passes(config) * config.prior.resolution**2 * _prior_rate(config, device),
         "scene": scene.steps * scene.rays * _painted(config) * per_ray * rate + _distillation(config, device),
         "render": (2 * train + made_up + held_out) * frame,

@@ -1,7 +1,7 @@
 """Stage masks: which pixels of the training frames move."""
 
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -10,23 +10,30 @@ from dpdy_core.config import RunConfig
 from dpdy_core.ingest.clip import frames_of, load_cameras, read_image, read_transforms, write_transforms
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.motion import motion_scores
+from dpdy_core.ingest.pieces import whole_movers, without_specks
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.size import fitted_size
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, write_atomic
+from dpdy_core.runtime import resolve_device
 
+if TYPE_CHECKING:
+    from dpdy_core.ingest.segments import SegmentModel
+
+ESTIMATED = "estimated_mask_path"  # of a frame: its first mask, found by flow, which the depth stage may refine
 REFERENCE_SIZE = 480  # the size that config.masks.threshold is meant for
 SURE, LIKELY, UNLIKELY = 2.5, 1.3, 0.6  # scores that start the cut along colour edges
 GUIDE_RADIUS = 8
 GUIDE_EPSILON = 1e-3
-SMALLEST_SHARE = 5e-4  # of the image: smaller pieces are noise
 
 
 def estimate_masks(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     """Stage: give the training frames that lack one a motion mask in `capture/motion_masks/`, 255 = moving.
 
     Test and val frames are not looked at. Where the capture has poses and the settings allow their use, they say what
-    the camera did between two frames; else a fundamental matrix or homography is fitted to the flow.
+    the camera did between two frames; else a fundamental matrix or homography is fitted to the flow. Masks found so
+    are first ones: they stand under ESTIMATED too, and the depth stage refines them. With `config.masks.model` the
+    outlines of people, animals and vehicles are the model's, flow decides which of them move, and that is final.
     """
     document = read_transforms(run.capture)
     frames = frames_of(document, "train")
@@ -44,12 +51,27 @@ def estimate_masks(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     size = fitted_size(int(document["w"]), int(document["h"]), config.masks.max_size)
     images = [read_image(run.capture / f["file_path"], size) for f in frames]
     scores = _scores(images, config.masks.threshold * max(size) / REFERENCE_SIZE, frames, document, config, reporter)
-    for image, score, frame in zip(images, scores, frames, strict=True):
+    model = None if config.masks.model is None else _segments(config.masks.model, config)
+    for number, (image, score, frame) in enumerate(zip(images, scores, frames, strict=True), start=1):
         reporter.check()
         if frame in lacking:
             mask = motion_mask(image, score)
-            frame["motion_mask_path"] = _write(run, frame, mask, (int(document["w"]), int(document["h"])))
+            if model is not None:
+                mask = whole_movers(mask, model.predict(image))
+                reporter.step(number, len(frames))
+            path = write_mask(run, "motion_masks", frame, mask, (int(document["w"]), int(document["h"])))
+            frame["motion_mask_path"] = path
+            frame.pop(ESTIMATED, None)
+            if model is None:
+                frame[ESTIMATED] = path
     write_transforms(run.capture, document)
+
+
+def _segments(name: str, config: RunConfig) -> "SegmentModel":
+    # transformers takes seconds to import and only this branch needs it.
+    from dpdy_core.ingest.segments import SegmentModel
+
+    return SegmentModel(name, resolve_device(config.device))
 
 
 def _scores(
@@ -90,7 +112,7 @@ def motion_mask(image: np.ndarray, score: np.ndarray) -> np.ndarray:
     likely = _guided(grey(image), np.minimum(score, 2 * SURE))
     mask = _cut(image, likely)
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
-    return _without_specks(cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
+    return without_specks(cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
 
 
 def _guided(guide: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -120,19 +142,11 @@ def _cut(image: np.ndarray, score: np.ndarray) -> np.ndarray:
     return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
 
 
-def _without_specks(mask: np.ndarray) -> np.ndarray:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_SHARE * mask.size
-    large[0] = False
-    kept: np.ndarray = large[labels] if count > 1 else np.zeros(mask.shape, bool)
-    return kept
-
-
-def _write(run: RunDir, frame: dict[str, Any], mask: np.ndarray, size: tuple[int, int]) -> str:
-    """Store `mask` at the `size` (width, height) of the images; its path inside the capture."""
+def write_mask(run: RunDir, folder: str, frame: dict[str, Any], mask: np.ndarray, size: tuple[int, int]) -> str:
+    """Store `mask` at the `size` (width, height) of the images in `folder` of the capture; its path inside it."""
     inside = PurePosixPath(frame["file_path"])
     name = inside.relative_to("images") if inside.is_relative_to("images") else inside
-    relative = PurePosixPath("motion_masks") / name.with_suffix(".png")
+    relative = PurePosixPath(folder) / name.with_suffix(".png")
     full = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
     write_atomic(run.capture / relative, lambda path: _imwrite(path, np.where(full > 127, 255, 0).astype(np.uint8)))
     return str(relative)

@@ -1,6 +1,7 @@
 """Depth of a whole clip by plane sweeps: which frames are compared, between which planes, and what is believed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from dpdy_core.config import DepthConfig
 from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.pieces import resized_masks
 from dpdy_core.ingest.sparse import SparsePoints
 from dpdy_core.ingest.sweep import confirmations, sweep_depth
 
@@ -18,7 +20,33 @@ CONFIRMED_PLANES = 1.25  # planes by which two depth maps may differ
 NEAR_MARGIN, FAR_MARGIN = 0.75, 1.6  # room around the depth range of the sparse points
 
 
-def clip_depth(
+@dataclass(frozen=True)
+class Swept:
+    """What the sweeps of a clip found, before it is known what of it may be believed."""
+
+    disparity: Tensor  # (T, H, W) inverse planar depth of all pixels, what moves too; 0 where windows do not correlate
+    cameras: Cameras  # of that size
+    neighbours: list[list[int]]  # the frames that each was compared with
+    step: float  # between two planes
+
+    def believed(self, static: np.ndarray) -> np.ndarray:
+        """(T, H, W) float32 planar depth of the `static` pixels, 0 where nothing reliable was found.
+
+        A depth is believed where the maps of other frames put the same surface there. `static` (T, h, w) bool may be
+        of another size.
+        """
+        size = (self.cameras.width, self.cameras.height)
+        disparity = self.disparity * torch.from_numpy(resized_masks(static, size)).to(self.disparity.device)
+        depth = torch.zeros_like(disparity)
+        for i, others in enumerate(self.neighbours):
+            own, compared = self.cameras[i], self.cameras[others]
+            votes = confirmations(disparity[i], own, disparity[others], compared, CONFIRMED_PLANES * self.step)
+            trusted = (votes >= min(2, len(others))) & (disparity[i] > 0)
+            depth[i] = torch.where(trusted, 1 / disparity[i].clamp(min=1e-9), torch.zeros_like(votes))
+        return depth.cpu().numpy()
+
+
+def sweep_clip(
     greys: np.ndarray,
     static: np.ndarray,
     cameras: Cameras,
@@ -26,11 +54,10 @@ def clip_depth(
     settings: DepthConfig,
     device: torch.device,
     check: Callable[[int, int], None],
-) -> np.ndarray:
-    """(T, H, W) float32 planar depth of the static pixels, 0 where nothing reliable was found.
+) -> Swept:
+    """Plane sweeps of every frame of a clip against the `static` (T, H, W) bool pixels of others.
 
-    `greys` (T, H, W) uint8 and `static` (T, H, W) bool are at the size of `cameras`. A depth is believed where the
-    windows correlate and the maps of other frames put the same surface there. `check(done, total)` may raise to stop.
+    `greys` (T, H, W) uint8 are at the size of `cameras`. `check(done, total)` may raise to stop.
     """
     images = torch.from_numpy(greys).to(device, torch.float32) / 255
     still = torch.from_numpy(static).to(device)
@@ -40,16 +67,9 @@ def clip_depth(
     disparity = torch.zeros_like(images)
     for i, others in enumerate(chosen):
         found, cost = sweep_depth(images[i], images[others], still[others], cameras[i], cameras[others], planes)
-        disparity[i] = torch.where(still[i] & (cost < MAX_COST), found, torch.zeros_like(found))
-        check(i + 1, 2 * len(images))
-    step = CONFIRMED_PLANES * float(planes[1] - planes[0])
-    depth = torch.zeros_like(disparity)
-    for i, others in enumerate(chosen):
-        votes = confirmations(disparity[i], cameras[i], disparity[others], cameras[others], step)
-        trusted = (votes >= min(2, len(others))) & (disparity[i] > 0)
-        depth[i] = torch.where(trusted, 1 / disparity[i].clamp(min=1e-9), torch.zeros_like(votes))
-        check(len(images) + i + 1, 2 * len(images))
-    return depth.cpu().numpy()
+        disparity[i] = torch.where(cost < MAX_COST, found, torch.zeros_like(found))
+        check(i + 1, len(images))
+    return Swept(disparity, cameras, chosen, float(planes[1] - planes[0]))
 
 
 def _planes(points: SparsePoints, count: int) -> Tensor:

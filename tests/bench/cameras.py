@@ -2,7 +2,8 @@
 
 `python -m tests.bench.cameras [--preset P] [--set KEY=VALUE]... CAPTURE...` solves each capture, a video or a folder of
 images, as a run would. Where a nerfstudio `transforms.json` lies beside it (of a video) or above it (of a folder), the
-result is compared with its poses, and with `--until depth` with its depth too. Nothing here passes or fails.
+result is compared with its poses, and with `--until depth` with its depth and motion masks too. Nothing here passes or
+fails.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from dpdy_core.presets import resolve
 from dpdy_core.progress import Event, Reporter
 from dpdy_core.rundir import RunDir
 from tests.bench.depth_errors import COLUMNS as DEPTH_COLUMNS
-from tests.bench.depth_errors import depth_errors, true_frames
+from tests.bench.depth_errors import MASK_COLUMNS, depth_errors, mask_overlaps, true_frames
 
 COLUMNS = ("capture", "train", "test", "centre %", "rotation", "centre % (centres)", "rotation (centres)", "relative",
            "focal", "seconds")  # fmt: skip
@@ -106,9 +107,9 @@ def measure(source: Path, preset: str, settings: dict[str, str], until: str, kee
     row = [name, *shares, *(compare(document, truth) if truth else ["-"] * 6), ", ".join(seconds)]
     if until == "depth" and truth and "depth_file_path" in truth["frames"][0]:
         names = [f["file_path"] for f in sorted(frames_of(document, "train"), key=lambda f: f["time"])]
-        row += depth_errors(
-            run.capture, source.parent / "transforms.json", true_poses(truth, names), places(truth, names)
-        )
+        truth_file, index = source.parent / "transforms.json", places(truth, names)
+        row += depth_errors(run.capture, truth_file, true_poses(truth, names), index)
+        row += mask_overlaps(run.capture, truth_file, index)
     return row
 
 
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the runs")
     chosen = parser.parse_args()
     settings = dict(item.split("=", 1) for item in chosen.set)
-    columns = (*COLUMNS, *(DEPTH_COLUMNS if chosen.until == "depth" else ()))
+    columns = (*COLUMNS, *((*DEPTH_COLUMNS, *MASK_COLUMNS) if chosen.until == "depth" else ()))
     sys.stdout.write(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")
     with tempfile.TemporaryDirectory() as scratch:
         for source in chosen.captures:

@@ -11,6 +11,7 @@ from dpdy_core.geometry.similarity import align_poses
 from dpdy_core.ingest.clip import frames_of, read_depth, read_mask, read_transforms
 
 COLUMNS = ("static with depth", "AbsRel", "median", "within 1.25", "movers with depth", "AbsRel", "within 1.25")
+MASK_COLUMNS = ("masks by flow, IoU", "refined")
 THROUGH = 1.03  # a place is seen through where the true depth there is this much farther
 APART = 5  # every so many frames are looked at from each other
 
@@ -40,6 +41,25 @@ def depth_errors(capture: Path, truth_file: Path, poses: np.ndarray, index: list
     known = np.stack(true) > 0
     return [*_scores(np.stack(ours), np.stack(true), known & ~np.stack(moving), True),
             *_scores(np.stack(ours), np.stack(true), known & np.stack(moving), False)]  # fmt: skip
+
+
+def mask_overlaps(capture: Path, truth_file: Path, index: list[int]) -> list[str]:
+    """Cells for MASK_COLUMNS: intersection over union of all motion masks with the true ones, "-" where there are none.
+
+    `index` are the places of the capture's training frames, in time order, in the truth.
+    """
+    document, truth = read_transforms(capture), json.loads(truth_file.read_text())
+    frames, every = sorted(frames_of(document, "train"), key=lambda f: f["time"]), true_frames(truth)
+    size = (int(document["w"]), int(document["h"]))
+    cells = []
+    for key in ("estimated_mask_path", "motion_mask_path"):
+        if not all(key in f for f in frames) or "motion_mask_path" not in every[0]:
+            cells.append("-")
+            continue
+        found = np.stack([read_mask(capture / f[key], size) for f in frames])
+        true = np.stack([read_mask(truth_file.parent / every[i]["motion_mask_path"], size) for i in index])
+        cells.append(f"{(found & true).sum() / max((found | true).sum(), 1):.2f}")
+    return cells
 
 
 def true_frames(truth: dict[str, Any]) -> list[dict[str, Any]]:

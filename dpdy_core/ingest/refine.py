@@ -1,0 +1,127 @@
+"""Motion masks once cameras and depth are known: what a frame shows differs from what stands still there."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import cv2
+import numpy as np
+
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.pieces import without_specks
+from dpdy_core.ingest.pinhole import Pinhole, pinholes
+from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
+
+ROUNDS = 3  # each sees a background without what the one before found to move
+DIFFERENT = 20.0  # grey levels, of 255, in the most different channel
+BLUR = 0.7  # pixels: deviation of the smoothing against resampling
+SHADE = (0.55, 1.05)  # brightness that a shadow, or its end, leaves of a surface
+SHADE_WINDOW = 7  # pixels
+MOST = 2.0  # times DIFFERENT, beyond which nothing is more certain
+EARLIER = (1.0, 0.5)  # what the mask so far counts, in units of DIFFERENT, where the background is unknown, doubtful
+WORKERS = 8  # frames looked at at once
+GUIDE_RADIUS, GUIDE_EPSILON = 8, 1e-3
+EVIDENCE = 0.8  # in units of DIFFERENT, smoothed, from which a pixel moves
+
+
+def refined_masks(
+    images: np.ndarray,
+    moving: np.ndarray,
+    ignored: np.ndarray,
+    static_depth: Callable[[np.ndarray], np.ndarray],
+    cameras: Cameras,
+    check: Callable[[int, int], None],
+) -> np.ndarray:
+    """(T, H, W) bool: what of `images` (T, H, W, 3) uint8 RGB moves, starting from the masks `moving` (T, H, W) bool.
+
+    `ignored` (T, H, W) bool shows nothing of the scene. `static_depth` gives the planar depth (T, h, w), 0 = none, of
+    static pixels (T, H, W) bool; it may be smaller than the images. `cameras` are those of the frames.
+    `check(done, total)` is called after each frame and may raise.
+    """
+    count, height, width = moving.shape
+    smooth = np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in images])
+    full = pinholes(cameras.resized(width, height))
+    for turn in range(ROUNDS):
+        depth = static_depth(~(moving | ignored))
+        small = pinholes(cameras.resized(depth.shape[2], depth.shape[1]))
+        chosen = [sources(i, depth[i], small) for i in range(count)]
+        behind = background_depth(depth, small, chosen)
+        surface = np.stack([cv2.resize(d, (width, height), interpolation=cv2.INTER_LINEAR) for d in behind])
+        look = partial(_moving, images, smooth, moving, ignored, surface, full, chosen)
+        with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+            found = []
+            for mask in pool.map(look, range(count)):
+                found.append(mask)
+                check(turn * count + len(found), ROUNDS * count)
+        moving = np.stack(found)
+    return moving
+
+
+def _moving(
+    images: np.ndarray,
+    smooth: np.ndarray,
+    moving: np.ndarray,
+    ignored: np.ndarray,
+    surface: np.ndarray,
+    cameras: list[Pinhole],
+    chosen: list[list[int]],
+    i: int,
+) -> np.ndarray:
+    """(H, W) bool: what moves in frame `i`, the static scene's depth being `surface` (T, H, W)."""
+    colours, known = plate(i, smooth, moving | ignored, surface, cameras, chosen[i])
+    off = np.where(known == UNKNOWN, 0, difference(smooth[i].astype(np.float32), colours)) / DIFFERENT
+    doubt = np.select([known == CLEAN, known == UNKNOWN], [0, EARLIER[0]], EARLIER[1]) * moving[i]
+    evidence = guided(images[i], (np.minimum(off, MOST) + doubt).astype(np.float32))
+    return without_specks((evidence > EVIDENCE) & ~ignored[i])
+
+
+def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """(H, W) float32: by how much `image` differs from `background`, both (H, W, 3) float32, in grey levels.
+
+    The least over shifts by a pixel, for the plate is nowhere sharper, and with or without a common factor of all
+    channels around the pixel, in SHADE: shadows change how bright a surface is, not what is on it.
+    """
+    window = (SHADE_WINDOW, SHADE_WINDOW)
+    shared = cv2.boxFilter(_dot(image, background), -1, window)
+    factor = np.clip(shared / np.maximum(cv2.boxFilter(_dot(background, background), -1, window), 1), *SHADE)
+    return np.minimum(_least(image, background), _least(image, background * factor[..., None]))
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    product: np.ndarray = np.einsum("hwc,hwc->hw", one, other)
+    return product
+
+
+def _least(image: np.ndarray, background: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(background, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    least = np.full((height, width), np.inf, np.float32)
+    for down in range(3):
+        for right in range(3):
+            red, green, blue = cv2.split(cv2.absdiff(image, padded[down : down + height, right : right + width]))
+            np.minimum(least, cv2.max(cv2.max(red, green), blue), out=least)
+    return least
+
+
+def guided(guide: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(H, W) float32 `values` smoothed, but not across the colour edges of `guide` (H, W, 3) uint8.
+
+    The guided filter with a colour guide (He et al., PAMI 2013, eq. 14 to 16).
+    """
+    size = (2 * GUIDE_RADIUS + 1, 2 * GUIDE_RADIUS + 1)
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.blur(image, size, borderType=cv2.BORDER_REFLECT)
+
+    colour = guide.astype(np.float32) / 255
+    mean_colour, mean_value = mean(colour), mean(values)
+    together = mean(colour * values[..., None]) - mean_colour * mean_value[..., None]
+    spread = np.empty((*values.shape, 3, 3), np.float32)
+    for i in range(3):
+        products = mean(colour * colour[..., i : i + 1]) - mean_colour * mean_colour[..., i : i + 1]
+        spread[..., i, :] = products
+    slope = np.linalg.solve(spread + GUIDE_EPSILON * np.eye(3, dtype=np.float32), together[..., None])[..., 0]
+    level = mean_value - (slope * mean_colour).sum(-1)
+    smoothed: np.ndarray = (mean(slope) * colour).sum(-1) + mean(level)
+    return smoothed

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from textured_room import SIZE, Room, sideways, write_room
+
+from dpdy_core.errors import Cancelled
+from dpdy_core.ingest.clip import read_depth, read_mask, read_transforms
+from dpdy_core.ingest.depth import estimate_depth
+from dpdy_core.ingest.masks import estimate_masks
+from dpdy_core.ingest.refine import GUIDE_EPSILON, GUIDE_RADIUS, difference, guided
+from dpdy_core.rundir import sha256_file
+
+
+def _masks(room: Room, key: str) -> np.ndarray:
+    frames = [f for f in read_transforms(room.run.capture)["frames"] if key in f]
+    return np.stack([read_mask(room.run.capture / f[key], SIZE) for f in frames])
+
+
+def _overlap(found: np.ndarray, room: Room) -> float:
+    true = np.stack([room.moving[name] for name in room.document["train_filenames"]])
+    return float((found & true).sum() / (found | true).sum())
+
+
+def _run(room: Room) -> None:
+    for name, stage in (("masks", estimate_masks), ("depth", estimate_depth)):
+        room.reporter.start(name)
+        stage(room.run, room.config, room.reporter)
+
+
+def _hashes(room: Room) -> dict[str, str]:
+    return {str(p.relative_to(room.run.root)): sha256_file(p) for p in room.run.capture.rglob("*") if p.is_file()}
+
+
+def test_masks_are_better_once_the_background_is_known(tmp_path: Path) -> None:
+    room = write_room(tmp_path, sideways(10, 1.2), mover=True, tests=(3, 7))
+    _run(room)
+    first, refined = _masks(room, "estimated_mask_path"), _masks(room, "motion_mask_path")
+    assert len(refined) == 8, "held-out frames get none"
+    assert _overlap(refined, room) > max(0.8, _overlap(first, room) + 0.1)
+    document = read_transforms(room.run.capture)
+    unit = document["depth_unit_scale_factor"]
+    frames = [f for f in document["frames"] if "depth_file_path" in f]
+    depth = np.stack([read_depth(room.run.capture / f["depth_file_path"], unit, SIZE) for f in frames])
+    true = np.stack([room.depth[f["file_path"]] for f in frames])
+    freed = first & ~refined & ~np.stack([room.moving[f["file_path"]] for f in frames])
+    known = freed & (depth > 0)
+    assert known.sum() > 0.3 * freed.sum(), "what was masked by mistake has depth, save near what hides it elsewhere"
+    assert np.median(np.abs(depth - true)[known] / true[known]) < 0.05
+    said = [e["numbers"] for e in room.events if e["event"] == "step" and "moving_refined" in e["numbers"]]
+    assert said[0]["moving_refined"] == pytest.approx(refined.mean(), abs=0.01)
+
+    before = _hashes(room)
+    room.reporter.start("depth")
+    estimate_depth(room.run, room.config, room.reporter)
+    assert _hashes(room) == before, "a stage that runs again starts from the first masks"
+
+
+def test_a_camera_that_stands_still_needs_no_depth(tmp_path: Path) -> None:
+    room = write_room(tmp_path, [sideways(3, 1.0)[1]] * 8, mover=True)
+    _run(room)
+    assert not any("depth_file_path" in f for f in read_transforms(room.run.capture)["frames"])
+    assert _overlap(_masks(room, "motion_mask_path"), room) > 0.8
+
+
+def test_without_depth_behind_a_moving_camera_masks_stay(tmp_path: Path) -> None:
+    room = write_room(tmp_path, sideways(4, 0.8), mover=True, settings={"depth.source": "none"})
+    _run(room)
+    assert room.said("fallback") == ["without depth motion masks stay as flow draws them"]
+    assert np.array_equal(_masks(room, "motion_mask_path"), _masks(room, "estimated_mask_path"))
+
+
+def test_refinement_can_be_turned_off_and_stopped(tmp_path: Path) -> None:
+    room = write_room(tmp_path / "off", sideways(4, 0.8), mover=True, settings={"masks.refine": False})
+    _run(room)
+    assert not (room.run.capture / "refined_masks").exists()
+    room = write_room(tmp_path / "stopped", sideways(4, 0.8), mover=True)
+    estimate_masks(room.run, room.config, room.reporter)
+    before = read_transforms(room.run.capture)
+    room.reporter.start("depth")
+    room.reporter.request_stop()
+    with pytest.raises(Cancelled):
+        estimate_depth(room.run, room.config, room.reporter)
+    assert read_transforms(room.run.capture) == before
+
+
+def test_shadows_and_shifts_by_a_pixel_are_no_difference_and_other_colours_are() -> None:
+    noise = np.random.default_rng(0).random((40, 50, 3)).astype(np.float32)
+    background = cv2.GaussianBlur(noise, (0, 0), 2) * 200
+    background[..., 0] += 40
+    assert difference(background * 0.7, background).max() < 1
+    assert difference(np.roll(background, 1, axis=1), background)[:, 2:-2].max() < 1
+    assert np.median(difference(background[..., ::-1].copy(), background)) > 10
+    assert np.median(difference(background * 0.2, background)) > 10, "too dark for a shadow"
+
+
+def test_the_filter_is_a_regression_on_the_colours_of_every_window() -> None:
+    random = np.random.default_rng(0)
+    guide = random.integers(0, 256, (20, 22, 3)).astype(np.uint8)
+    values = random.random((20, 22)).astype(np.float32)
+    reach = GUIDE_RADIUS
+    wide = np.pad(guide / 255, ((2 * reach,) * 2, (2 * reach,) * 2, (0, 0)), mode="symmetric")
+    padded = np.pad(values, 2 * reach, mode="symmetric")
+    slopes, levels = np.zeros((20, 22, 3)), np.zeros((20, 22))
+    for y in range(20):
+        for x in range(22):
+            window = np.s_[y + reach : y + 3 * reach + 1, x + reach : x + 3 * reach + 1]
+            colours, inside = wide[window].reshape(-1, 3), padded[window].reshape(-1)
+            centred = colours - colours.mean(0)
+            normal = centred.T @ centred / len(centred) + GUIDE_EPSILON * np.eye(3)
+            slopes[y, x] = np.linalg.solve(normal, centred.T @ inside / len(centred))
+            levels[y, x] = inside.mean() - slopes[y, x] @ colours.mean(0)
+    mean = lambda image: cv2.blur(image, (2 * reach + 1,) * 2, borderType=cv2.BORDER_REFLECT)  # noqa: E731
+    expected = (mean(slopes) * guide / 255).sum(-1) + mean(levels)
+    np.testing.assert_allclose(guided(guide, values), expected, atol=1e-4)
