@@ -190,7 +190,12 @@ def _forbidden(config: RunConfig, known: set[str | None]) -> FieldErrors:
         if name not in PATH_NAMES:
             detail = f"{name!r} is no camera path; use {', '.join(PATH_NAMES)}, or give documents in `camera_paths`"
             errors.append({"field": "settings.render.paths", "detail": detail})
-    models = {"prior.model": config.prior.model, "depth.model": config.depth.model, "masks.model": config.masks.model}
+    models = {
+        "prior.model": config.prior.model,
+        "prior.motion_adapter": config.prior.motion_adapter,
+        "depth.model": config.depth.model,
+        "masks.model": config.masks.model,
+    }
     for field, model in models.items():
         if model is not None and model not in known and not MODEL_NAME.fullmatch(model):
             errors.append({"field": f"settings.{field}", "detail": f"{model!r} is no hub id (owner/name)"})

@@ -44,6 +44,7 @@ def test_a_new_job_is_the_contract_s(service: Harness) -> None:
         ({"settings": {"prior.model": "/etc"}}, "settings.prior.model"),
         ({"settings": {"depth.model": "../secret"}}, "settings.depth.model"),
         ({"settings": {"masks.model": "/etc"}}, "settings.masks.model"),
+        ({"settings": {"prior.motion_adapter": "/etc"}}, "settings.prior.motion_adapter"),
         ({"settings": [1]}, "settings"),
         ({"camera_paths": ["spiral"]}, "camera_paths.0.name"),
         ({"camera_paths": []}, "camera_paths"),

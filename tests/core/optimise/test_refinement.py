@@ -47,7 +47,9 @@ class RedPainter:
 
 
 def refining(**settings: Any) -> dict[str, Any]:
-    return {"refinement": {"enabled": True, "begin": 0.3, "every": 3, "pool": 2, "views": 1, "candidates": 2, **settings}}
+    return {
+        "refinement": {"enabled": True, "begin": 0.3, "every": 3, "pool": 2, "views": 1, "candidates": 2, **settings}
+    }
 
 
 @pytest.fixture(scope="module")
