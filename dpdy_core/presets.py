@@ -59,7 +59,7 @@ def smoke() -> RunConfig:
             ),
             sampling=SamplingConfig(proposal=24, fine=16),
             sds=SdsConfig(every=8, resolution=32),
-            refinement=RefinementConfig(every=40, views=4, pool=16, sampling_steps=3),
+            refinement=RefinementConfig(enabled=False, every=40, views=4, pool=16, sampling_steps=3),
             checkpoint_seconds=20,
             preview_every=100,
         ),
