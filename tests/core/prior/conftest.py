@@ -51,6 +51,7 @@ def run(tmp_path: Path) -> RunDir:
 def settings(toy_folder: Path) -> RunConfig:
     prior = PriorConfig(
         model=str(toy_folder),
+        finetune="lora",
         steps=8,
         batch_size=2,
         learning_rate=1e-2,
