@@ -159,7 +159,8 @@ def test_attack(victim: Victim, number: int) -> None:
     status, body = victim.send(request(victim, TABLE[number]), TABLE[number][1])
     expected = TABLE[number][-1]
     assert status in ((400, CLOSED) if expected == CLOSED else (expected,)), body[:300]
-    for secret in (b"/work/", b"Traceback", b"root:", b"sqlite", str(victim.service.settings.data).encode()):
+    places = (str(place).encode() for place in (victim.service.settings.data, Path(__file__).resolve().parents[2]))
+    for secret in (b"Traceback", b"root:", b"sqlite", *places):
         assert secret not in body
 
 
