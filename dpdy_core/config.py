@@ -225,9 +225,13 @@ class RefinementConfig(Section):
         Ramp(start=20, end=35, begin=0.5), description="how far views stand off the path at most, in degrees"
     )
     pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
+    start: Literal["expected", "fill"] = Field(
+        "expected",
+        description="what they are painted from: what the prior expects there, where it has learnt to complete pictures"
+        " (dpdy-tiny has), or a smooth fill from what was seen",
+    )
     strength: Ramp = Field(
-        constant(0.3),
-        description="how much noise they are painted from: 0 keeps the smooth fill from what was seen, 1 forgets it",
+        constant(0.3), description="how much noise they are painted from: 0 keeps the start, 1 forgets it"
     )
     sampling_steps: int = Field(6, ge=1, description="DDIM steps of a view")
     guidance: float = Field(1.5, ge=0, description="classifier-free guidance in the diffusers convention")

@@ -94,7 +94,7 @@ def paper() -> RunConfig:
             rays=8192,
             max_size=960,
             sds=SdsConfig(resolution=256, every=2),
-            refinement=RefinementConfig(every=400),
+            refinement=RefinementConfig(every=400, start="fill"),
             video_sds=VideoSdsConfig(enabled=True, weight=2e-5, frames=16, real=4, resolution=128),
             checkpoint_seconds=300,
             preview_every=2000,

@@ -40,6 +40,7 @@ ROWS = (
         {
             "scene.sds.enabled": False,
             "scene.refinement.enabled": True,
+            "scene.refinement.start": "fill",
             "scene.refinement.strength": 0.0,
             "prior.finetune": "none",
         },

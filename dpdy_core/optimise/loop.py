@@ -98,7 +98,7 @@ def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Trai
     try:
         while training.step < steps:
             if begin is not None and training.progress >= begin:
-                _begin_to_use_the_prior(run, config, training, novel, checkpoint)
+                _begin_to_use_the_prior(run, config, training, novel, checkpoint, reporter)
                 if training.graphed is not None:
                     _try_to_graph(training.graph_prior, "distilled and refined", reporter)
                 begin = None
@@ -132,7 +132,7 @@ def _first_use_of_the_prior(run: RunDir, config: RunConfig, reporter: Reporter) 
 
 
 def _begin_to_use_the_prior(
-    run: RunDir, config: RunConfig, training: Training, novel: NovelViews, checkpoint: Checkpoint
+    run: RunDir, config: RunConfig, training: Training, novel: NovelViews, checkpoint: Checkpoint, reporter: Reporter
 ) -> None:
     """Load the prior, once for images, clips and painted views, which go on from the checkpoint."""
     sds, video, scene, clip = config.scene.sds, config.scene.video_sds, training.scene, training.clip
@@ -151,6 +151,8 @@ def _begin_to_use_the_prior(
         training.video = VideoDistillation(video, of_clips, scene, clips, coverage, training.free)
     if refinement.enabled and training.views is not None:
         painter = RgbdPainter(guidance, refinement)
+        if refinement.start == "expected" and not guidance.model.completes:
+            reporter.fall_back(f"the prior {guidance.base} has not learnt to complete pictures: they start from a fill")
         training.refinement = _refinement(refinement, training, painter, training.views)
         if pool := tensors_below(checkpoint, PAINTED):
             training.refinement.pool.load(pool)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from dpdy_core.config import PriorConfig, RunConfig
 from dpdy_core.errors import Cancelled
 from dpdy_core.prior import pictures
+from dpdy_core.prior.completion import completion_timesteps, hidden_weight, seen_from_beside, sometimes
 from dpdy_core.prior.finetune_state import load_state, remove_states, save_state
 from dpdy_core.prior.finetuned import add_lora, save_full, save_lora, trainable, write_record
 from dpdy_core.prior.frames import TrainingFrames
@@ -160,17 +161,26 @@ class DreamBooth:
         self.text = None if text else self.model.encode_prompt(self.prompts)
 
     def step(self, step: int, class_latents: Tensor | None) -> Tensor:
-        """One step on random crops and, for prior preservation, as many class latents; returns the loss."""
-        latents, share = self.crops(step)
+        """One step on random crops and, for prior preservation, as many class latents; returns the loss.
+
+        A model that completes pictures learns to complete some of the crops.
+        """
+        latents, share, context = self.crops(step)
         count = len(latents)
+        if context is not None:
+            context = sometimes(context, self.generator)
+            share = share * hidden_weight(context)
         kinds = [0] * count
         if class_latents is not None:
             chosen = torch.randint(len(class_latents), (count,), generator=self.generator)
             latents = torch.cat([latents, class_latents[chosen.to(class_latents.device)]])
             kinds += [1] * count
+            context = None if context is None else torch.cat([context, torch.zeros_like(context)])
         total = len(self.model.alphas_cumprod)
         timesteps = torch.randint(total, (len(latents),), generator=self.generator).to(latents.device)
-        error = self.squared_error(latents, kinds, timesteps, self.generator, self.prediction)
+        if context is not None:
+            timesteps = completion_timesteps(timesteps, context, total, self.generator)
+        error = self.squared_error(latents, kinds, timesteps, self.generator, self.prediction, context)
         loss = (error[:count] * share).sum() / share.sum().clamp_min(1e-6)
         if class_latents is not None:
             loss = loss + self.settings.preservation_weight * error[count:].mean()
@@ -181,8 +191,9 @@ class DreamBooth:
         return loss
 
     @torch.no_grad()
-    def crops(self, step: int) -> tuple[Tensor, Tensor]:
-        """Latents (B, C, h, w) of the crops of `step` (from 1) and the valid share (B, 1, h, w) of their pixels.
+    def crops(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Latents (B, C, h, w) of the crops of `step` (from 1), the valid share (B, 1, h, w) of their pixels, and
+        contexts that hide a part of them, if the model completes.
 
         They are cut and encoded for BLOCK steps together. A block's places depend on its number and the seed alone, so
         that a run that is killed within one cuts the same crops again.
@@ -195,9 +206,16 @@ class DreamBooth:
             at_once = max(1, ENCODED_PIXELS // self.settings.resolution**2)
             latents = torch.cat([self.model.encode(part) for part in rgbd.split(at_once)])
             self.latents, self.shares = latents, functional.interpolate(valid, latents.shape[-2:], mode="area")
+            self.contexts = self.hidden(rgbd, valid, at_once, generator) if self.model.completes else None
             self.block = block
         some = slice(place * count, (place + 1) * count)
-        return self.latents[some], self.shares[some]
+        return self.latents[some], self.shares[some], None if self.contexts is None else self.contexts[some]
+
+    def hidden(self, rgbd: Tensor, valid: Tensor, at_once: int, generator: torch.Generator) -> Tensor:
+        """Contexts of crops `rgbd` (B, 4, S, S), of which a part, and all that is not `valid`, is hidden."""
+        known = seen_from_beside(rgbd[:, 3:], generator) * (valid > 0.5)
+        parts = zip(rgbd.split(at_once), known.split(at_once), strict=True)
+        return torch.cat([context for part in parts if (context := self.model.context(*part)) is not None])
 
     def squared_error(
         self,
@@ -206,10 +224,11 @@ class DreamBooth:
         timesteps: Tensor,
         generator: torch.Generator,
         prediction: Prediction | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
         """Squared error (B, 1, h, w) to the training target; `kinds` picks each row's prompt (instance 0, class 1).
 
-        `prediction` stands for the UNet, if given.
+        `prediction` stands for the UNet, if given. `context` is that of pictures to complete.
         """
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         alpha = self.model.alphas_cumprod[timesteps]
@@ -217,7 +236,10 @@ class DreamBooth:
         noisy = self.model.noisy(latents, noise, timesteps)
         with self.half_precision():
             states = self.model.encode_prompt(self.prompts) if self.text is None else self.text
-            predicted = (prediction or self.model.predict)(noisy, timesteps, states[kinds])
+            if prediction is None:
+                predicted = self.model.predict(noisy, timesteps, states[kinds], context)
+            else:
+                predicted = prediction(self.model.joined(noisy, context), timesteps, states[kinds])
         return (predicted - target).square().mean(dim=1, keepdim=True)
 
     def graph(self) -> None:

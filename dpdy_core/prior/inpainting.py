@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from dpdy_core.prior.completion import known_latents
 from dpdy_core.prior.guidance import add_noise, predicted_clean, predicted_noise
 from dpdy_core.prior.ldm3d import Ldm3d
 
@@ -19,6 +19,7 @@ def inpaint(
     steps: int,
     guidance: float,
     generator: torch.Generator,
+    expected: bool = True,
 ) -> Tensor:
     """`rgbd` (B, 4, H, W) in [-1, 1] with what is not `known` (B, 1, H, W; 1 or 0) painted anew by the prior.
 
@@ -27,20 +28,29 @@ def inpaint(
     states `text` and `empty` (B, L, D); before each step and after the last the known latents are the picture's own,
     with the noise they started with. Known pixels come back bit for bit. `strength` 0 returns the picture, 1 forgets
     what the unknown part showed.
+
+    A model that has learnt to complete is shown the known part all the time, and if `expected`, what it expects to be
+    there (`expected_latents`) takes the place of what the unknown part shows, also at strength 0.
     """
     first = round(strength * len(model.alphas_cumprod)) - 1
-    if first < 0 or steps < 1:
+    context = model.context(rgbd, known)
+    expected = expected and context is not None
+    if (first < 0 or steps < 1) and not expected:
         return rgbd
     own = model.encode(rgbd)
     held = known_latents(known, model.reduction)
     noise = torch.randn(own.shape, generator=generator, device=generator.device).to(own)
+    if expected and context is not None:
+        own = torch.lerp(expected_latents(model, noise, text, context), own, held)
+        if first < 0 or steps < 1:
+            return torch.where(known > 0.5, rgbd, model.decode(own).float().clamp(-1, 1))
     spaced = [round((first + 1) * (1 - i / steps)) - 1 for i in range(steps)]
     latents = model.noisy(own, noise, own.new_full((len(own),), first, dtype=torch.long))
     for t, following in zip(spaced, [*spaced[1:], None], strict=True):
         timesteps = own.new_full((len(own),), max(t, 0), dtype=torch.long)
         alpha = model.alphas_cumprod[timesteps]
         with torch.autocast(own.device.type, torch.bfloat16, enabled=own.device.type == "cuda"):
-            prediction = model.predict_guided(latents, timesteps, text, empty, guidance)
+            prediction = model.predict_guided(latents, timesteps, text, empty, guidance, context)
         clean = predicted_clean(prediction, latents, alpha, model.prediction_type)
         clean = torch.lerp(clean, own, held)
         if following is None:
@@ -52,6 +62,14 @@ def inpaint(
     return torch.where(known > 0.5, rgbd, model.decode(latents).float().clamp(-1, 1))
 
 
-def known_latents(known: Tensor, reduction: int) -> Tensor:
-    """(B, 1, h, w): 1 where all pixels of `known` (B, 1, H, W) that belong to a latent are 1, else 0."""
-    return 1 - functional.max_pool2d((known < 0.5).to(known.dtype), reduction)
+@torch.no_grad()
+def expected_latents(model: Ldm3d, noise: Tensor, text: Tensor, context: Tensor) -> Tensor:
+    """What `model` expects the latents to be, on average, given the known part in `context` and the prompt.
+
+    Its prediction of the clean latents from `noise` (B, C, h, w) alone, where a schedule ends: the least squared error,
+    blurred where much is possible.
+    """
+    timesteps = noise.new_full((len(noise),), len(model.alphas_cumprod) - 1, dtype=torch.long)
+    with torch.autocast(noise.device.type, torch.bfloat16, enabled=noise.device.type == "cuda"):
+        prediction = model.predict(noise, timesteps, text, context)
+    return predicted_clean(prediction, noise, model.alphas_cumprod[timesteps], model.prediction_type)

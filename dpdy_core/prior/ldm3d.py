@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from dpdy_core.errors import BadSettings, JobFailed
+from dpdy_core.prior.completion import filled, known_latents
 from dpdy_core.prior.guidance import PredictionType, add_noise, guided, predicted_clean, predicted_noise
 from dpdy_core.prior.hub import hub_folder
 from dpdy_core.prior.rgbd import unpack
@@ -28,7 +29,12 @@ _PATTERNS = [f"{part}/{kind}" for part in PARTS for kind in ("*.json", "*.txt", 
 
 @dataclass
 class Ldm3d:
-    """The parts of one model. Images are packed as in `rgbd.pack`; latents are scaled by the VAE's scaling factor."""
+    """The parts of one model. Images are packed as in `rgbd.pack`; latents are scaled by the VAE's scaling factor.
+
+    A UNet whose input is wider than the latents has learnt to complete pictures: beside the noise it sees which latents
+    are known and those of the picture with its gaps filled (the channels of diffusers' inpainting UNets). All 0, they
+    say that there is no picture.
+    """
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
@@ -44,6 +50,16 @@ class Ldm3d:
     @property
     def device(self) -> torch.device:
         return self.unet.device
+
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def completes(self) -> bool:
+        """Whether it has learnt to complete pictures."""
+        return bool(self.unet.config.in_channels > self.channels)
 
     @property
     def multiple(self) -> int:
@@ -95,24 +111,54 @@ class Ldm3d:
         """z_t of clean `latents` at `timesteps` (B,)."""
         return add_noise(latents, noise, self.alphas_cumprod[timesteps])
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The network's raw prediction (epsilon or v) in float32."""
-        return self.unet(noisy, timesteps, encoder_hidden_states=text).sample.float()
+    def context(self, rgbd: Tensor, known: Tensor) -> Tensor | None:
+        """(B, 1 + C, h, w): which latents are `known` (B, 1, H, W), and those of `rgbd` (B, 4, H, W) with its gaps
+        filled; None if the model has not learnt to complete."""
+        if not self.completes:
+            return None
+        return torch.cat([known_latents(known, self.reduction), self.encode(filled(rgbd, known))], dim=1)
+
+    def joined(self, noisy: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the UNet takes: `noisy` (B, C, h, w), and `context`, or that of no picture, if it completes."""
+        if not self.completes:
+            return noisy
+        if context is None:
+            context = noisy.new_zeros((len(noisy), 1 + self.channels, *noisy.shape[2:]))
+        return torch.cat([noisy, context], dim=1)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor, context: Tensor | None = None) -> Tensor:
+        """The network's raw prediction (epsilon or v) in float32; `context` as that function makes it."""
+        return self.unet(self.joined(noisy, context), timesteps, encoder_hidden_states=text).sample.float()
 
     def predict_pair(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, empty: Tensor, scale: float
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        empty: Tensor,
+        scale: float,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The raw predictions for `empty` and `text` (B, L, D); guidance by a `scale` of 1 needs only the latter."""
         if scale == 1.0:
-            conditional = self.predict(noisy, timesteps, text)
+            conditional = self.predict(noisy, timesteps, text, context)
             return conditional, conditional
-        pair = self.predict(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), torch.cat([empty, text]))
+        both = None if context is None else context.repeat(2, 1, 1, 1)
+        pair = self.predict(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), torch.cat([empty, text]), both)
         unconditional, conditional = pair.chunk(2)
         return unconditional, conditional
 
-    def predict_guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, empty: Tensor, scale: float) -> Tensor:
+    def predict_guided(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        empty: Tensor,
+        scale: float,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """The raw prediction under classifier-free guidance; `text` and `empty` (B, L, D)."""
-        return guided(*self.predict_pair(noisy, timesteps, text, empty, scale), scale)
+        return guided(*self.predict_pair(noisy, timesteps, text, empty, scale, context), scale)
 
     @torch.no_grad()
     def sample(
@@ -143,7 +189,7 @@ class Ldm3d:
         `check` is called before every step and may raise.
         """
         side = (resolution or self.resolution) // self.reduction
-        shape = (len(prompts), self.unet.config.in_channels, side, side)
+        shape = (len(prompts), self.channels, side, side)
         latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
         text, empty = self.encode_prompt(prompts), self.encode_prompt([""] * len(prompts))
         total = len(self.alphas_cumprod)
@@ -203,10 +249,11 @@ def check_layout(vae: Any, unet: Any, model: str) -> None:
                 " depth packed into bytes gives no usable gradient",
                 remedy,
             )
-    if not unet.in_channels == unet.out_channels == vae.latent_channels:
+    latents = vae.latent_channels
+    if unet.out_channels != latents or unet.in_channels not in (latents, 2 * latents + 1):
         raise BadSettings(
             f"the UNet of {model} maps {unet.in_channels} to {unet.out_channels} channels, but the VAE's latents have"
-            f" {vae.latent_channels}",
+            f" {latents} (a UNet that completes pictures takes {2 * latents + 1})",
             remedy,
         )
 

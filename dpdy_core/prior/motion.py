@@ -49,7 +49,9 @@ def build_motion_adapter(unet: UNet2DConditionModel | dict[str, Any], frames: in
 
 
 def motion_unet(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
-    """The video UNet made of `unet` (finetuning merged) and `adapter`; both are shared with it, nothing is copied.
+    """The video UNet made of `unet` (finetuning merged) and `adapter`; whose weights it shares.
+
+    Of a UNet that completes pictures it is the part that sees none.
 
     It maps clips (B, C, F, H, W), timesteps (B,) and text states (B * F, L, D), each row repeated for every frame, to
     (B, C, F, H, W). `adapter` takes the type and device of `unet`. Raises BadSettings if the two don't fit.
@@ -66,7 +68,9 @@ def motion_unet(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotio
             video = UNetMotionModel.from_unet2d(unet, adapter, load_weights=False)
     except ValueError as error:
         raise BadSettings(f"the motion adapter does not fit the prior: {error}", "set prior.motion_adapter") from error
-    for name in ("conv_in", "time_proj", "time_embedding", "conv_norm_out", "conv_act", "conv_out"):
+    video.conv_in = latents_alone(unet)
+    video.register_to_config(in_channels=unet.config.out_channels)
+    for name in ("time_proj", "time_embedding", "conv_norm_out", "conv_act", "conv_out"):
         setattr(video, name, getattr(unet, name))
     blocks = [(video.mid_block, unet.mid_block, adapter.mid_block)]
     blocks += zip(video.down_blocks, unet.down_blocks, adapter.down_blocks, strict=True)
@@ -78,6 +82,18 @@ def motion_unet(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotio
         if hasattr(block, "motion_modules"):
             block.motion_modules = motion.motion_modules
     return video.train(unet.training)
+
+
+def latents_alone(unet: UNet2DConditionModel) -> torch.nn.Conv2d:
+    """The first layer of `unet` for latents without a picture to complete, whose channels would be 0."""
+    whole, latents = unet.conv_in, unet.config.out_channels
+    if whole.in_channels == latents:
+        return whole
+    with torch.device("meta"):
+        narrow = torch.nn.Conv2d(latents, whole.out_channels, whole.kernel_size, padding=whole.padding)
+    narrow.weight = torch.nn.Parameter(whole.weight.detach()[:, :latents].contiguous(), requires_grad=False)
+    narrow.bias = whole.bias
+    return narrow
 
 
 def predict_clip(video: UNetMotionModel, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dpdy_core.errors import BadSettings, DpdyError
 from dpdy_core.prior.autoencoder import Restore, autoencoder_psnr, restored, set_scaling_factor, train_autoencoder
-from dpdy_core.prior.denoiser import LatentBuffer, held_out_loss, train_denoiser
+from dpdy_core.prior.denoiser import SMALL_SHARE, LatentBuffer, held_out_loss, train_denoiser
 from dpdy_core.prior.finishing import add_arguments, judge, train_motion
 from dpdy_core.prior.ldm3d import Ldm3d, load_ldm3d
 from dpdy_core.prior.motion import FOLDER as MOTION_FOLDER
@@ -30,7 +30,7 @@ from dpdy_core.prior.phase import Phase
 from dpdy_core.prior.preview import write_motion, write_preview
 from dpdy_core.prior.rgbd import pack
 from dpdy_core.prior.scene_buffer import SceneBuffer
-from dpdy_core.prior.tiny import TOY, Layout, build_tiny
+from dpdy_core.prior.tiny import TOY, Layout, build_tiny, widened
 from dpdy_core.progress import Reporter, console
 from dpdy_core.rundir import folder_atomic, read_json, write_json
 from dpdy_core.runtime import environment, resolve_device, seed_everything
@@ -117,6 +117,8 @@ class Pretraining:
         options = self.options
         if options.start:
             self.model = load_ldm3d(str(options.start), self.device)
+            if chosen_layout(options).completes and not self.model.completes:
+                widened(self.model.unet)
             self.figures["earlier"] = read_json(options.start / RECORD)
             if (options.start / MOTION_FOLDER).is_dir():
                 self.adapter = load_motion_adapter(str(options.start), self.device)
@@ -167,7 +169,7 @@ class Pretraining:
     def train_unet(self, scenes: SceneBuffer) -> None:
         """The UNet and the text model for the rest of the time, less what the later phases, saving and preview need."""
         options = self.options
-        buffer = LatentBuffer(scenes, self.averaged)
+        buffer = LatentBuffer(scenes, self.averaged, self.generator)
         later = options.reserve + options.motion_share + options.judge_share
         phase = Phase("unet", self.deadline(1 - later), self.reporter, self.tick)
 
@@ -189,6 +191,7 @@ class Pretraining:
             options.learning_rate,
             snapshot,
             options.graphs,
+            options.small_share,
         )
         self.figures["unet"] = phase.done(loss=loss, samples=phase.step * options.batch)
         self.save()
@@ -267,6 +270,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vae-share", type=float, default=0.32, help="of the time; 0 keeps the VAE of --start")
     parser.add_argument("--unet-share", type=float, default=1.0, help="0 keeps the UNet of --start; else all time left")
     parser.add_argument("--fill-share", type=float, default=0.05, help="of the time, for scenes before training")
+    parser.add_argument("--small-share", type=float, default=SMALL_SHARE, help="of the UNet's time, at half the size")
     parser.add_argument("--reserve", type=float, default=0.06, help="share of the time kept for saving and preview")
     parser.add_argument("--snapshot-seconds", type=float, default=60.0)
     parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="no CUDA graphs of the steps")

@@ -23,9 +23,10 @@ class RgbdPainter:
     ) -> tuple[Tensor, Tensor]:
         """Colour (B, 3, H, W) in [0, 1] and inverse depth (B, 1, H, W), painted anew where `known` (B, 1, H, W) is 0.
 
-        `rgb` in [0, 1] and planar `depth` are a view's, of which only what is `known` counts: the prior starts from the
-        smooth fill of `push_pull`, since what a scene shows where no frame saw is speckle. The painted depth has the
-        fill's scale and shift. Sides are multiples of `multiple`. `progress` in [0, 1] of training sets the strength.
+        `rgb` in [0, 1] and planar `depth` are a view's, of which only what is `known` counts, since what a scene shows
+        where no frame saw is speckle: the prior starts from what it expects there, if it has learnt to complete and
+        `config.start` says so, else from the smooth fill of `push_pull`. The painted depth has the fill's scale and
+        shift. Sides are multiples of `multiple`. `progress` in [0, 1] of training sets the strength.
         """
         model, config = self.guidance.model, self.config
         text, empty = (states.expand(len(rgb), -1, -1) for states in (self.guidance.text, self.guidance.empty))
@@ -33,7 +34,8 @@ class RgbdPainter:
         filled, filled_depth = push_pull(rgb, known), 1 / push_pull(own_inverse, known).clamp_min(1e-6)
         strength, steps = config.strength.at(progress), config.sampling_steps
         rgbd = pack(filled, filled_depth)
-        painted = inpaint(model, rgbd, known, text, empty, strength, steps, config.guidance, generator)
+        expected = config.start == "expected"
+        painted = inpaint(model, rgbd, known, text, empty, strength, steps, config.guidance, generator, expected)
         colour = torch.where(known > 0.5, rgb, (painted[:, :3] / 2 + 0.5).clamp(0, 1))
         inverse = torch.where(known > 0.5, own_inverse, absolute_inverse_depth(painted[:, 3:], filled_depth))
         return colour, inverse

@@ -1,7 +1,7 @@
 """The architecture of the bundled prior `dpdy-tiny`, and of a toy for tests, with random weights."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -24,6 +24,7 @@ class Layout:
     text_width: int = 256
     text_layers: int = 4
     text_positions: int = 77
+    completes: bool = True  # its UNet sees a picture with gaps beside the noise
 
 
 TOY = Layout(
@@ -35,6 +36,7 @@ TOY = Layout(
     norm_groups=8,
     text_width=16,
     text_layers=1,
+    completes=False,
 )
 
 
@@ -61,9 +63,23 @@ def build_tiny(words: Iterable[str] = (), seed: int = 0, layout: Layout | None =
         return Ldm3d(_vae(layout), _unet(layout), text_encoder, tokenizer, zero_snr_schedule())
 
 
-def build_toy(seed: int = 0) -> Ldm3d:
+def build_toy(seed: int = 0, completes: bool = False) -> Ldm3d:
     """A model of 0.4 million parameters at 32 pixels, for tests."""
-    return build_tiny(seed=seed, layout=TOY)
+    return build_tiny(seed=seed, layout=replace(TOY, completes=completes))
+
+
+def widened(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """`unet`, whose input are latents alone, with room for a picture to complete, which changes nothing yet."""
+    latents = unet.config.out_channels
+    old = unet.conv_in
+    conv = torch.nn.Conv2d(2 * latents + 1, old.out_channels, old.kernel_size, padding=old.padding).to(old.weight)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[:, :latents] = old.weight
+    conv.bias = old.bias
+    unet.conv_in = conv
+    unet.register_to_config(in_channels=2 * latents + 1)
+    return unet
 
 
 def zero_snr_schedule() -> DDIMScheduler:
@@ -98,7 +114,7 @@ def _vae(layout: Layout) -> AutoencoderKL:
 def _unet(layout: Layout) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=layout.resolution // 4,
-        in_channels=layout.latent_channels,
+        in_channels=layout.latent_channels * 2 + 1 if layout.completes else layout.latent_channels,
         out_channels=layout.latent_channels,
         block_out_channels=layout.unet,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
