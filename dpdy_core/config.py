@@ -79,7 +79,7 @@ class PriorConfig(Section):
         None, description="folder or hub id of motion modules for video distillation; None: the prior's own"
     )
     finetune: Literal["lora", "full", "none"] = "full"
-    steps: int = Field(800, ge=0)
+    steps: int = Field(200, ge=0)
     batch_size: int = Field(4, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     rank: int = Field(8, ge=1, description="LoRA rank; alpha = rank")
@@ -231,7 +231,7 @@ class RefinementConfig(Section):
         " (dpdy-tiny has), or a smooth fill from what was seen",
     )
     strength: Ramp = Field(
-        constant(0.3), description="how much noise they are painted from: 0 keeps the start, 1 forgets it"
+        constant(0.0), description="how much noise they are painted anew from: 0 keeps the start, 1 forgets it"
     )
     sampling_steps: int = Field(6, ge=1, description="DDIM steps of a view")
     guidance: float = Field(1.5, ge=0, description="classifier-free guidance in the diffusers convention")

@@ -23,6 +23,7 @@ from dpdy_core.config import (
     VideoSdsConfig,
 )
 from dpdy_core.errors import BadSettings
+from dpdy_core.section import constant
 
 
 def smoke() -> RunConfig:
@@ -94,7 +95,7 @@ def paper() -> RunConfig:
             rays=8192,
             max_size=960,
             sds=SdsConfig(resolution=256, every=2),
-            refinement=RefinementConfig(every=400, start="fill"),
+            refinement=RefinementConfig(every=400, start="fill", strength=constant(0.3)),
             video_sds=VideoSdsConfig(enabled=True, weight=2e-5, frames=16, real=4, resolution=128),
             checkpoint_seconds=300,
             preview_every=2000,

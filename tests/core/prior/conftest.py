@@ -23,6 +23,19 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def completing() -> Ldm3d:
+    """A toy with room for a picture to complete, whose weights there are not zero."""
+    return build_toy(completes=True).frozen()
+
+
+@pytest.fixture(scope="session")
+def completing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "completing"
+    build_toy(completes=True).save(folder)
+    return folder
+
+
+@pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """A run whose canonical capture has three 48 x 40 frames, the last without depth."""
     run = RunDir(tmp_path / "run")

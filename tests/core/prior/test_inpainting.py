@@ -8,7 +8,7 @@ from dpdy_core.prior.push_pull import push_pull
 from dpdy_core.prior.rgbd import pack, unpack
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
 from dpdy_core.prior.rgbd_painter import RgbdPainter
-from dpdy_core.section import Ramp
+from dpdy_core.section import Ramp, constant
 
 RECORD = {"method": "none", "prompt": "a scene", "resolution": 32, "rank": 4, "text": False}
 
@@ -89,7 +89,7 @@ def test_the_unknown_part_becomes_what_the_prior_knows(toy, monkeypatch):
     with torch.no_grad():
         goal = toy.encode(pack(torch.full((1, 3, 32, 32), 0.25), torch.ones((1, 1, 32, 32))))
 
-    def knows_one_image(noisy, timesteps, _text, _empty, _scale):
+    def knows_one_image(noisy, timesteps, _text, _empty, _scale, _context):
         a = toy.alphas_cumprod[timesteps][:, None, None, None]
         return a.sqrt() * (noisy - a.sqrt() * goal) / (1 - a).sqrt() - (1 - a).sqrt() * goal
 
@@ -108,7 +108,7 @@ def prior(tmp_path, toy_folder):
 
 
 def test_the_painter_keeps_what_is_known_and_the_units_of_depth(prior):
-    painter = RgbdPainter(prior, RefinementConfig(sampling_steps=2))
+    painter = RgbdPainter(prior, RefinementConfig(sampling_steps=2, strength=constant(0.3)))
     rgb, depth = view(1)
     known = left_known(1)
 
@@ -136,7 +136,7 @@ def test_the_painter_follows_its_strength(prior):
 
 
 def test_the_painter_does_not_look_at_what_nobody_saw(prior):
-    painter = RgbdPainter(prior, RefinementConfig(sampling_steps=2))
+    painter = RgbdPainter(prior, RefinementConfig(sampling_steps=2, strength=constant(0.3)))
     (rgb, depth), known = view(1), left_known(1)
     speckle = torch.where(known > 0.5, rgb, 1 - rgb), torch.where(known > 0.5, depth, 7 * depth)
     first, second = (painter.paint(*v, known, 0.5, torch.Generator().manual_seed(0)) for v in ((rgb, depth), speckle))
