@@ -6,6 +6,7 @@ import pytest
 from textured_room import SIZE, Room, sideways, write_room
 
 from dpdy_core.errors import Cancelled
+from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.clip import read_depth, read_mask, read_transforms
 from dpdy_core.ingest.depth import estimate_depth
 from dpdy_core.ingest.masks import estimate_masks
@@ -48,13 +49,26 @@ def test_masks_are_better_once_the_background_is_known(tmp_path: Path) -> None:
     known = freed & (depth > 0)
     assert known.sum() > 0.3 * freed.sum(), "what was masked by mistake has depth, save near what hides it elsewhere"
     assert np.median(np.abs(depth - true)[known] / true[known]) < 0.05
-    said = [e["numbers"] for e in room.events if e["event"] == "step" and "moving_refined" in e["numbers"]]
-    assert said[0]["moving_refined"] == pytest.approx(refined.mean(), abs=0.01)
+    steps = [e for e in room.events if e["event"] == "step" and e["stage"] == "depth"]
+    progress = [e["progress"] for e in steps]
+    assert progress == sorted(progress), "triangulation, sweep and masks count as one"
+    assert progress[-1] == 1 > progress[-2]
+    said = steps[-1]["numbers"]
+    assert {"moving_by_flow", "pixels_with_depth", "sparse_points"} <= set(said)
+    assert said["moving_refined"] == pytest.approx(refined.mean(), abs=0.01)
 
     before = _hashes(room)
     room.reporter.start("depth")
     estimate_depth(room.run, room.config, room.reporter)
     assert _hashes(room) == before, "a stage that runs again starts from the first masks"
+
+
+def test_cameras_are_found_beside_the_first_masks_also_when_they_are_found_again(tmp_path: Path) -> None:
+    room = write_room(tmp_path, sideways(6, 1.0), mover=True)
+    _run(room)
+    room.reporter.start("cameras")
+    solve_cameras(room.run, room.config, room.reporter)
+    assert np.array_equal(_masks(room, "motion_mask_path"), _masks(room, "estimated_mask_path"))
 
 
 def test_a_camera_that_stands_still_needs_no_depth(tmp_path: Path) -> None:
