@@ -201,7 +201,7 @@ def _warn_of_misfit(
     if kind == "metric" and expected and abs(scale - 1) >= SCALE_TOLERANCE:
         reporter.warn(f"the capture's depth disagrees with its cameras: scaled by {scale:.4g} for the whole clip")
     if residual > BAD_RESIDUAL:
-        reporter.warn(f"depth fits the cameras badly: median relative error {residual:.0%} at {points} sparse points")
+        reporter.warn(f"depth fits the cameras badly: median relative error {residual:.0%} at the sparse points")
 
 
 def _predicted(clip: PosedClip, config: RunConfig, portions: Portions) -> tuple[list[np.ndarray], DepthKind]:
