@@ -116,7 +116,7 @@ def plate(
         colours[..., n] = cv2.remap(images[j], place, None, cv2.INTER_LINEAR)
         shown[..., n] = (z > 0) & (z < BEHIND * surface)
         still[..., n] = shown[..., n] & (moves == 0)
-    clean = still.any(-1)
+    clean: np.ndarray = np.any(still, axis=-1)
     used = np.where(clean[..., None], still, shown)
     known = clean | (used.sum(-1) >= FEWEST)
     middle = _median(np.where(used[:, :, None], colours, NONE).astype(np.int16))

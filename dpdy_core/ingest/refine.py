@@ -42,7 +42,8 @@ def refined_masks(
     `check(done, total)` is called after each frame and may raise.
     """
     count, height, width = moving.shape
-    by_flow, drawn_by_flow = np.zeros(moving.shape, np.float32), moving
+    by_flow: np.ndarray = np.zeros(moving.shape, np.float32)
+    drawn_by_flow = moving
     smooth = np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in images])
     full = pinholes(cameras.resized(width, height))
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:

@@ -106,7 +106,7 @@ def _facts_of_capture(run: RunDir) -> dict[str, Any]:
 
 def _found(events: list[Event]) -> dict[str, float]:
     """The last value of every number that the stages before training reported: shares of what moves, has depth, ..."""
-    found = {}
+    found: dict[str, float | None] = {}
     for event in events:
         if event.get("event") == "step" and event.get("stage") in ("masks", "cameras", "depth"):
             found |= {f"{event['stage']}.{key}": value for key, value in event.get("numbers", {}).items()}
