@@ -12,6 +12,7 @@ from dpdy_core.ingest.camera_report import add_cameras
 from dpdy_core.ingest.clip import frames_of, read_transforms, write_transforms
 from dpdy_core.ingest.footage import INTRINSICS, Footage, footage_of, scratch_folder
 from dpdy_core.ingest.pinhole import camera_to_world
+from dpdy_core.ingest.second_masks import restore_masks
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.structure import NO_PARALLAX, Solution, find_cameras
 from dpdy_core.progress import Reporter
@@ -32,6 +33,7 @@ def solve_cameras(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     """
     document = read_transforms(run.capture)
     train = frames_of(document, "train")
+    restore_masks(train)  # redrawn ones come of cameras that were found before
     posed = [f for f in train if "transform_matrix" in f]
     source = config.cameras.source
     if source == "capture" and not posed:

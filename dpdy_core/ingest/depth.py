@@ -19,8 +19,9 @@ from dpdy_core.ingest.clip import (
 )
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.pinhole import pinholes
+from dpdy_core.ingest.portions import Portions
 from dpdy_core.ingest.posed_clip import PosedClip
-from dpdy_core.ingest.second_masks import refine_masks, restore_masks, static_parts, steps_of_refinement
+from dpdy_core.ingest.second_masks import refine_masks, restore_masks, static_parts, to_be_refined
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.standing import standing_depth
 from dpdy_core.ingest.stereo import Swept, sweep_clip
@@ -35,6 +36,7 @@ SCALE_TOLERANCE = 0.05  # a metric depth off by less is left as it is
 USELESS = 0.7  # depth whose error is more than this share of a constant depth's is worse than none
 HARMLESS = 0.05  # unless the error is this small: a flat scene
 BAD_RESIDUAL = 0.15  # median relative error after alignment that a user should know of
+WEIGHTS = {"points": 1.0, "model": 3.0, "sweep": 2.0, "masks": 4.0}  # about the time that each part takes
 FARTHEST = 60.0  # times the clip's median depth: what lies beyond is put there, so that 16 bits suffice
 
 
@@ -50,22 +52,28 @@ def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     restore_masks(frames)
     clip = PosedClip(run.capture, frames, load_cameras(document, frames))
     source = _source(config, frames)
+    portions = Portions(reporter, _weights(run, clip, source, config))
     depth: list[np.ndarray] | None = None
-    points = None if source == "none" else _points(run, clip, reporter)
+    numbers: dict[str, float] = {}
+    points = None if source == "none" else _points(run, clip, portions)
     if points is not None and source == "sweep":
-        swept = _swept(clip, points, config, reporter)
-        refine_masks(run, clip, None if swept is None else swept.believed, config, reporter, done=len(frames))
+        swept = _swept(clip, points, config, portions)
+        numbers |= refine_masks(run, clip, None if swept is None else swept.believed, config, portions)
         if swept is not None:
-            depth = _believed(swept, clip, points, config, reporter)
+            depth, found = _believed(swept, clip, points, config, reporter)
+            numbers |= found
     else:
+        believed = None
         if points is not None:
-            depth = _aligned(clip, document, points, source, config, reporter)
-        refine_masks(run, clip, None if depth is None else static_parts(depth, config.depth.max_size), config, reporter)
+            depth, numbers = _aligned(clip, document, points, source, config, portions)
+            believed = None if depth is None else static_parts(depth, config.depth.max_size)
+        numbers |= refine_masks(run, clip, believed, config, portions)
     for frame in frames:
         frame.pop("depth_file_path", None)
     if depth is not None:
         _write(run, document, frames, depth)
     write_transforms(run.capture, document)
+    portions.tell(**numbers)
 
 
 def _source(config: RunConfig, frames: list[dict[str, Any]]) -> str:
@@ -83,7 +91,18 @@ def _source(config: RunConfig, frames: list[dict[str, Any]]) -> str:
             return chosen
 
 
-def _points(run: RunDir, clip: PosedClip, reporter: Reporter) -> SparsePoints:
+def _weights(run: RunDir, clip: PosedClip, source: str, config: RunConfig) -> dict[str, float]:
+    """WEIGHTS of the parts of the stage that there will be."""
+    parts = {
+        "points": source != "none" and not (run.capture / POINTS_FILE).exists(),
+        "model": source == "model",
+        "sweep": source == "sweep",
+        "masks": to_be_refined(clip, config),
+    }
+    return {part: WEIGHTS[part] for part, there in parts.items() if there}
+
+
+def _points(run: RunDir, clip: PosedClip, portions: Portions) -> SparsePoints:
     """The points that structure from motion left, else triangulated with the capture's poses."""
     stored = run.capture / POINTS_FILE
     if stored.exists():
@@ -96,25 +115,25 @@ def _points(run: RunDir, clip: PosedClip, reporter: Reporter) -> SparsePoints:
         pinholes(clip.cameras.resized(*size)),
         [f["file_path"] for f in clip.frames],
         (full[0] / size[0], full[1] / size[1]),
-        reporter.step,
+        portions.part("points"),
     )
 
 
-def _swept(clip: PosedClip, points: SparsePoints, config: RunConfig, reporter: Reporter) -> Swept | None:
+def _swept(clip: PosedClip, points: SparsePoints, config: RunConfig, portions: Portions) -> Swept | None:
     if len(points.depth) < MIN_POINTS:
-        reporter.fall_back(f"{_no_parallax(points)}: no depth is used")
+        portions.reporter.fall_back(f"{_no_parallax(points)}: no depth is used")
         return None
     size = fitted_size(clip.cameras.width, clip.cameras.height, config.depth.max_size)
     greys = np.stack([grey(image) for image in clip.images(size)])
     cameras, device = clip.cameras.resized(*size), resolve_device(config.device)
-    total = len(greys) + steps_of_refinement(clip, config)
     static = np.stack(clip.static(size))
-    return sweep_clip(greys, static, cameras, points, config.depth, device, lambda done, _: reporter.step(done, total))
+    return sweep_clip(greys, static, cameras, points, config.depth, device, portions.part("sweep"))
 
 
 def _believed(
     swept: Swept, clip: PosedClip, points: SparsePoints, config: RunConfig, reporter: Reporter
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], dict[str, float]]:
+    """Depth of what stands still, with a guess where something moves, and numbers that tell of it."""
     size = (swept.cameras.width, swept.cameras.height)
     depth = swept.believed(np.stack(clip.static(size)))
     found = float((depth > 0).mean())
@@ -127,8 +146,8 @@ def _believed(
             guessed = standing_depth(values, moving, camera.k)
             values[guessed > 0] = guessed[guessed > 0]
     guesses = float((depth > 0).mean()) - found
-    reporter.step(1, 1, pixels_with_depth=found, pixels_guessed=guesses, sparse_points=len(points.depth))
-    return list(depth)
+    numbers = {"pixels_with_depth": found, "pixels_guessed": guesses, "sparse_points": float(len(points.depth))}
+    return list(depth), numbers
 
 
 def _no_parallax(points: SparsePoints) -> str:
@@ -136,65 +155,62 @@ def _no_parallax(points: SparsePoints) -> str:
 
 
 def _aligned(
-    clip: PosedClip, document: dict[str, Any], points: SparsePoints, source: str, config: RunConfig, reporter: Reporter
-) -> list[np.ndarray] | None:
-    """Depth of the capture or of a model in the scale of the cameras."""
+    clip: PosedClip, document: dict[str, Any], points: SparsePoints, source: str, config: RunConfig, portions: Portions
+) -> tuple[list[np.ndarray] | None, dict[str, float]]:
+    """Depth of the capture or of a model in the scale of the cameras, and numbers that tell of it."""
+    reporter = portions.reporter
     if source == "model":
-        values, kind = _predicted(clip, config, reporter)
+        values, kind = _predicted(clip, config, portions)
     else:
         values, kind = _given(clip, document, reporter)
     at_points, depths = _samples(clip, values, points)
     if sum(map(len, depths)) < MIN_POINTS:
         if kind == "metric" and source == "capture" and "pose_source" not in document:
             reporter.warn(f"{_no_parallax(points)}: the scale of the capture's depth could not be checked")
-            return values
+            return values, {}
         reporter.fall_back(f"{_no_parallax(points)}: depth cannot be brought to the cameras' scale and is left out")
-        return None
+        return None, {}
     alignment = align_clip(at_points, depths, kind, np.random.default_rng(config.seed))
     if alignment is None:
         reporter.fall_back("depth could not be aligned to the cameras and is left out")
-        return None
+        return None, {}
     if alignment.residual > max(USELESS * alignment.level, HARMLESS):
         reporter.fall_back(
             f"depth does not follow the scene (median relative error {alignment.residual:.0%} after alignment, "
             f"one depth for everything has {alignment.level:.0%}) and is left out"
         )
-        return None
-    _report(alignment.lines[0][0], alignment.residual, alignment.points, kind, source, document, reporter)
-    if kind == "metric" and abs(alignment.lines[0][0] - 1) < SCALE_TOLERANCE:
-        return values
-    return [
+        return None, {}
+    scale = float(alignment.lines[0][0])
+    numbers = {"depth_residual": float(alignment.residual), "points": float(alignment.points), "scale": scale}
+    _warn_of_misfit(scale, alignment.residual, kind, source, document, reporter)
+    if kind == "metric" and abs(scale - 1) < SCALE_TOLERANCE:
+        return values, numbers
+    aligned = [
         np.where(v > 0, apply(v, line, kind), 0)
         if kind != "relative_disparity" or source == "capture"
         else apply(v, line, kind)
         for v, line in zip(values, alignment.lines, strict=True)
     ]
+    return aligned, numbers
 
 
-def _report(
-    scale: float,
-    residual: float,
-    points: int,
-    kind: DepthKind,
-    source: str,
-    document: dict[str, Any],
-    reporter: Reporter,
+def _warn_of_misfit(
+    scale: float, residual: float, kind: DepthKind, source: str, document: dict[str, Any], reporter: Reporter
 ) -> None:
-    reporter.step(1, 1, depth_residual=residual, points=points, scale=scale)
     expected = source == "capture" and "pose_source" not in document  # poses and depth came together
     if kind == "metric" and expected and abs(scale - 1) >= SCALE_TOLERANCE:
         reporter.warn(f"the capture's depth disagrees with its cameras: scaled by {scale:.4g} for the whole clip")
     if residual > BAD_RESIDUAL:
-        reporter.warn(f"depth fits the cameras badly: median relative error {residual:.0%} at {points} sparse points")
+        reporter.warn(f"depth fits the cameras badly: median relative error {residual:.0%} at the sparse points")
 
 
-def _predicted(clip: PosedClip, config: RunConfig, reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:
+def _predicted(clip: PosedClip, config: RunConfig, portions: Portions) -> tuple[list[np.ndarray], DepthKind]:
     # transformers takes seconds to import and only this branch needs it.
     from dpdy_core.ingest.monocular import DepthModel
 
     size = (clip.cameras.width, clip.cameras.height)
     model = DepthModel(str(config.depth.model), resolve_device(config.device))
-    return model.predict(clip.images(size), reporter.step), model.kind
+    return model.predict(clip.images(size), portions.part("model")), model.kind
 
 
 def _given(clip: PosedClip, document: dict[str, Any], reporter: Reporter) -> tuple[list[np.ndarray], DepthKind]:

@@ -97,8 +97,9 @@ def plate(
     """(H, W, 3) float32 colours that frame `index` would show without movers, and (H, W) uint8 how far they are known.
 
     The median over the `chosen` frames of the colour that each shows of the point at the background's `depth`
-    (T, H, W), where the point is in the picture, not hidden, and not `moving` (T, H, W) bool there; of all that show
-    it where fewer than FEWEST are left, DOUBTFUL then. `images` (T, H, W, 3) uint8.
+    (T, H, W), where the point is in the picture, not hidden, and not `moving` (T, H, W) bool there: even one such frame
+    says more than many with a mover. Of all that show it where none is left, if FEWEST do, DOUBTFUL then.
+    `images` (T, H, W, 3) uint8.
     """
     height, width = depth.shape[1:]
     grid = pixel_grid(width, height).reshape(-1, 2).astype(float)
@@ -115,9 +116,9 @@ def plate(
         colours[..., n] = cv2.remap(images[j], place, None, cv2.INTER_LINEAR)
         shown[..., n] = (z > 0) & (z < BEHIND * surface)
         still[..., n] = shown[..., n] & (moves == 0)
-    clean = still.sum(-1) >= FEWEST
+    clean: np.ndarray = np.any(still, axis=-1)
     used = np.where(clean[..., None], still, shown)
-    known = used.sum(-1) >= FEWEST
+    known = clean | (used.sum(-1) >= FEWEST)
     middle = _median(np.where(used[:, :, None], colours, NONE).astype(np.int16))
     return middle, np.where(clean, CLEAN, np.where(known, DOUBTFUL, UNKNOWN)).astype(np.uint8)
 

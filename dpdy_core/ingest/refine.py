@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.flow import consistent, flow_pair, grey, pixel_grid
 from dpdy_core.ingest.pieces import without_specks
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
@@ -20,6 +21,7 @@ SHADE = (0.55, 1.05)  # brightness that a shadow, or its end, leaves of a surfac
 SHADE_WINDOW = 7  # pixels
 MOST = 2.0  # times DIFFERENT, beyond which nothing is more certain
 EARLIER = (1.0, 0.5)  # what the mask so far counts, in units of DIFFERENT, where the background is unknown, doubtful
+BY_FLOW = 0.4  # the same for what flow draws, where the background confirms it: part of a mover may have its colours
 WORKERS = 8  # frames looked at at once
 GUIDE_RADIUS, GUIDE_EPSILON = 8, 1e-3
 EVIDENCE = 0.8  # in units of DIFFERENT, smoothed, from which a pixel moves
@@ -40,40 +42,82 @@ def refined_masks(
     `check(done, total)` is called after each frame and may raise.
     """
     count, height, width = moving.shape
+    by_flow: np.ndarray = np.zeros(moving.shape, np.float32)
+    drawn_by_flow = moving
     smooth = np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in images])
     full = pinholes(cameras.resized(width, height))
-    for turn in range(ROUNDS):
-        depth = static_depth(~(moving | ignored))
-        small = pinholes(cameras.resized(depth.shape[2], depth.shape[1]))
-        chosen = [sources(i, depth[i], small) for i in range(count)]
-        behind = background_depth(depth, small, chosen)
-        surface = np.stack([cv2.resize(d, (width, height), interpolation=cv2.INTER_LINEAR) for d in behind])
-        look = partial(_moving, images, smooth, moving, ignored, surface, full, chosen)
-        with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-            found = []
-            for mask in pool.map(look, range(count)):
-                found.append(mask)
+    with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+        greys = [grey(image) for image in images]
+        flows = list(pool.map(lambda i: _flows(greys[i], greys[i + 1]), range(count - 1)))
+        for turn in range(ROUNDS):
+            depth = static_depth(~(moving | ignored))
+            small = pinholes(cameras.resized(depth.shape[2], depth.shape[1]))
+            chosen = [sources(i, depth[i], small) for i in range(count)]
+            behind = background_depth(depth, small, chosen)
+            surface = np.stack([cv2.resize(d, (width, height), interpolation=cv2.INTER_LINEAR) for d in behind])
+            look = partial(_evidence, smooth, moving, by_flow, ignored, surface, full, chosen)
+            found: list[np.ndarray] = []
+            for evidence in pool.map(look, range(count)):
+                found.append(evidence)
                 check(turn * count + len(found), ROUNDS * count)
-        moving = np.stack(found)
+            moving = np.stack(list(pool.map(partial(_drawn, images, found, flows, ignored), range(count))))
+            by_flow = BY_FLOW * np.stack([confirmed(*pair) for pair in zip(drawn_by_flow, moving, strict=True)])
     return moving
 
 
-def _moving(
-    images: np.ndarray,
+def _evidence(
     smooth: np.ndarray,
     moving: np.ndarray,
+    by_flow: np.ndarray,
     ignored: np.ndarray,
     surface: np.ndarray,
     cameras: list[Pinhole],
     chosen: list[list[int]],
     i: int,
 ) -> np.ndarray:
-    """(H, W) bool: what moves in frame `i`, the static scene's depth being `surface` (T, H, W)."""
+    """(H, W) float32 how surely frame `i` moves, in units of DIFFERENT, the static scene's depth being `surface`."""
     colours, known = plate(i, smooth, moving | ignored, surface, cameras, chosen[i])
     off = np.where(known == UNKNOWN, 0, difference(smooth[i].astype(np.float32), colours)) / DIFFERENT
     doubt = np.select([known == CLEAN, known == UNKNOWN], [0, EARLIER[0]], EARLIER[1]) * moving[i]
-    evidence = guided(images[i], (np.minimum(off, MOST) + doubt).astype(np.float32))
-    return without_specks((evidence > EVIDENCE) & ~ignored[i])
+    evidence: np.ndarray = (np.minimum(off, MOST) + doubt + by_flow[i]).astype(np.float32)
+    return evidence
+
+
+def _drawn(
+    images: np.ndarray,
+    evidence: list[np.ndarray],
+    flows: list[tuple[np.ndarray, np.ndarray]],
+    ignored: np.ndarray,
+    i: int,
+) -> np.ndarray:
+    """(H, W) bool: what of frame `i` moves, by its `evidence` and that of the frames beside it, within its edges."""
+    beside = [(evidence[i + 1], flows[i][0])] if i < len(flows) else []
+    beside += [(evidence[i - 1], flows[i - 1][1])] if i > 0 else []
+    total, count = evidence[i].copy(), np.ones_like(evidence[i])
+    for other, flow in beside:
+        height, width = other.shape
+        known = np.isfinite(flow[..., 0])
+        place = pixel_grid(width, height) + np.nan_to_num(flow.astype(np.float32))
+        total += np.where(known, cv2.remap(other, place, None, cv2.INTER_LINEAR), 0)
+        count += known
+    return without_specks((guided(images[i], total / count) > EVIDENCE) & ~ignored[i])
+
+
+def _flows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 2) float16 motion from one frame (H, W) uint8 to the next, and back; NaN where the two contradict."""
+    forward, backward = flow_pair(first, second)
+    there, back = consistent(forward, backward), consistent(backward, forward)
+    forward[~there], backward[~back] = np.nan, np.nan
+    return forward.astype(np.float16), backward.astype(np.float16)
+
+
+def confirmed(mask: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """(H, W) float32: of each connected piece of `mask` (H, W) bool the share that is `moving` (H, W) bool; else 0."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    inside = np.bincount(labels.ravel(), weights=moving.ravel().astype(float), minlength=count)
+    share = inside / np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
+    share[0] = 0
+    return share[labels].astype(np.float32)
 
 
 def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ from dpdy_core.config import RunConfig
 from dpdy_core.ingest.clip import fitted_size
 from dpdy_core.ingest.masks import ESTIMATED, write_mask
 from dpdy_core.ingest.pieces import resized_masks
+from dpdy_core.ingest.portions import Portions
 from dpdy_core.ingest.posed_clip import PosedClip
-from dpdy_core.ingest.refine import ROUNDS, refined_masks
-from dpdy_core.progress import Reporter
+from dpdy_core.ingest.refine import refined_masks
 from dpdy_core.rundir import RunDir
 
 FOLDER = "refined_masks"
@@ -35,40 +35,36 @@ def static_parts(depth: list[np.ndarray], longest: int) -> StaticDepth:
     return lambda static: np.where(resized_masks(static, size), small, 0).astype(np.float32)
 
 
-def steps_of_refinement(clip: PosedClip, config: RunConfig) -> int:
-    """How many steps `refine_masks` will report; 0 where no mask is to be redrawn."""
-    return ROUNDS * len(clip.frames) if config.masks.refine and any(ESTIMATED in f for f in clip.frames) else 0
+def to_be_refined(clip: PosedClip, config: RunConfig) -> bool:
+    """Whether masks of `clip` were found by flow and are to be redrawn."""
+    return config.masks.refine and any(ESTIMATED in frame for frame in clip.frames)
 
 
 def refine_masks(
-    run: RunDir, clip: PosedClip, believed: StaticDepth | None, config: RunConfig, reporter: Reporter, done: int = 0
-) -> None:
+    run: RunDir, clip: PosedClip, believed: StaticDepth | None, config: RunConfig, portions: Portions
+) -> dict[str, float]:
     """Redraw those masks of `clip` that were found by flow, in `capture/refined_masks/`, and let them count.
 
     `believed` gives the depth of static pixels; without it only a camera that stays in one place tells what is behind.
-    `done` steps of the stage were reported before.
+    The answer is how much of the redrawn frames moves, by flow and now; nothing where nothing is redrawn.
     """
-    steps = steps_of_refinement(clip, config)
-    if steps == 0:
-        return
+    if not to_be_refined(clip, config):
+        return {}
     if believed is None:
         if np.ptp(clip.cameras.centres.numpy(), axis=0).max() > ONE_PLACE:
-            reporter.fall_back("without depth motion masks stay as flow draws them")
-            return
+            portions.reporter.fall_back("without depth motion masks stay as flow draws them")
+            return {}
         believed = _anywhere
     full = (clip.cameras.width, clip.cameras.height)
     size = fitted_size(*full, config.masks.max_size)
     first, ignored = np.stack(clip.moving(size)), np.stack(clip.ignored(size))
     images = np.stack(clip.images(size))
-    masks = refined_masks(
-        images, first, ignored, believed, clip.cameras, lambda step, _: reporter.step(done + step, done + steps)
-    )
+    masks = refined_masks(images, first, ignored, believed, clip.cameras, portions.part("masks"))
     estimated = [ESTIMATED in frame for frame in clip.frames]
     for frame, mask, chosen in zip(clip.frames, masks, estimated, strict=True):
         if chosen:
             frame["motion_mask_path"] = write_mask(run, FOLDER, frame, mask, full)
-    shares = {"moving_by_flow": float(first[estimated].mean()), "moving_refined": float(masks[estimated].mean())}
-    reporter.step(done + steps, done + steps, **shares)
+    return {"moving_by_flow": float(first[estimated].mean()), "moving_refined": float(masks[estimated].mean())}
 
 
 def _anywhere(static: np.ndarray) -> np.ndarray:

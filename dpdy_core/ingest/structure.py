@@ -19,6 +19,8 @@ CameraMotion = Literal["moving", "turning", "static"]
 ENOUGH = 0.95  # share of the training frames below which structure from motion is tried again
 NEIGHBOURS = 24  # training frames that a held-out frame is compared with
 FAR_APART = 3.0  # degrees between the outermost cameras, below which the focal length cannot be told
+STEPS = 1000  # of the stage's progress
+TAKEN = 0.8  # share of the progress that is left which a try takes: mostly one is enough
 MOSTLY_MOVING = 0.5  # share of moving pixels above which masks leave too little
 NO_PARALLAX = (
     "there is no parallax: neither depth nor the size of the scene can be measured, and novel views hold only close to "
@@ -65,12 +67,13 @@ def find_cameras(footage: Footage, workspace: Path, config: RunConfig, reporter:
     least = config.cameras.min_registered
     tries = attempts(len(footage.train), footage.focal_hint, moving < MOSTLY_MOVING)
     best: _Outcome | None = None
+    reporter.step(0, STEPS)  # the rate of the stage counts from here
     for number, attempt in enumerate(tries):
         if attempt.affine and best is not None and best.share >= least:
             break  # slow: only to prevent a failure
 
         def progress(done: float, before: int = number) -> None:
-            reporter.step(round(100 * (before + done)), 100 * (before + 1))
+            reporter.step(int(STEPS * progress_of_tries(before, done)), STEPS)
 
         model, evidence = sfm.reconstruct(workspace, footage.train, footage.known, attempt, config.seed, progress)
         share = 0.0 if model is None else len(model.w2c) / len(footage.train)
@@ -99,6 +102,11 @@ def find_cameras(footage: Footage, workspace: Path, config: RunConfig, reporter:
     queries = footage.queries([name for name in footage.train if name in best.model.w2c], NEIGHBOURS)
     found = localise.localise(best.model, queries, best.attempt, config.seed, reporter.check)
     return Solution(best.model.w2c | found, best.model.intrinsics, "moving", "", best.model)
+
+
+def progress_of_tries(before: int, done: float) -> float:
+    """Progress in [0, 1) of the search when `before` tries have ended and the next is `done` in [0, 1]. Never back."""
+    return 1 - (1 - TAKEN) ** before * (1 - TAKEN * min(done, 1.0))
 
 
 def _static(footage: Footage, reporter: Reporter) -> Solution | None:

@@ -48,7 +48,7 @@ def write_report(run: RunDir) -> None:
         stages=_stages(run, events),
         messages=_messages(events),
         judged=_optional(run.capture_report_file) or {},
-        capture=_facts_of_capture(run),
+        capture=_facts_of_capture(run) | _found(events),
         looks=_looks(run),
     )
     write_atomic(run.report_file, lambda partial: _write(partial, text))
@@ -102,6 +102,15 @@ def _facts_of_capture(run: RunDir) -> dict[str, Any]:
     flat = _flat(_optional(run.capture_report_file) or {})
     told = ("looked_at", "sharpness.frames", "forecast", "reasons", "warnings", "verdict", "notes")
     return {key: value for key, value in flat.items() if not key.startswith(told)}
+
+
+def _found(events: list[Event]) -> dict[str, float]:
+    """The last value of every number that the stages before training reported: shares of what moves, has depth, ..."""
+    found: dict[str, float | None] = {}
+    for event in events:
+        if event.get("event") == "step" and event.get("stage") in ("masks", "cameras", "depth"):
+            found |= {f"{event['stage']}.{key}": value for key, value in event.get("numbers", {}).items()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _looks(run: RunDir) -> list[dict[str, Any]]:

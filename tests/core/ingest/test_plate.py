@@ -54,6 +54,19 @@ def test_a_surface_that_is_masked_wherever_it_is_seen_is_doubtful_but_known(film
     assert np.median(np.abs(colours - images[4])[static]) < 3
 
 
+def test_one_frame_that_sees_the_surface_says_more_than_many_with_a_mover_before_it(filmed: Filmed) -> None:
+    room, images, moving, depth, cameras = filmed
+    chosen = [sources(i, depth[i], cameras) for i in range(8)]
+    behind = background_depth(depth, cameras, chosen)
+    covered, tinted = np.ones_like(moving), np.full_like(images, 255)
+    covered[2], tinted[2] = moving[2], images[2]
+    colours, known = plate(4, tinted, covered, behind, cameras, chosen[4])
+    clean = known == CLEAN
+    assert clean.mean() > 0.7
+    off = np.abs(colours - _empty(room)[0][4])[clean]
+    assert np.median(off) < 5, "white, had the others counted"
+
+
 def test_frames_that_look_elsewhere_make_no_plate(filmed: Filmed) -> None:
     _, images, moving, depth, cameras = filmed
     assert sources(0, np.zeros_like(depth[0]), cameras) == []

@@ -3,13 +3,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from textured_room import SIZE, Room, sideways, write_room
 
 from dpdy_core.errors import Cancelled
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.clip import read_depth, read_mask, read_transforms
 from dpdy_core.ingest.depth import estimate_depth
 from dpdy_core.ingest.masks import estimate_masks
-from dpdy_core.ingest.refine import GUIDE_EPSILON, GUIDE_RADIUS, difference, guided
+from dpdy_core.ingest.refine import BY_FLOW, GUIDE_EPSILON, GUIDE_RADIUS, confirmed, difference, guided, refined_masks
 from dpdy_core.rundir import sha256_file
 
 
@@ -48,13 +51,26 @@ def test_masks_are_better_once_the_background_is_known(tmp_path: Path) -> None:
     known = freed & (depth > 0)
     assert known.sum() > 0.3 * freed.sum(), "what was masked by mistake has depth, save near what hides it elsewhere"
     assert np.median(np.abs(depth - true)[known] / true[known]) < 0.05
-    said = [e["numbers"] for e in room.events if e["event"] == "step" and "moving_refined" in e["numbers"]]
-    assert said[0]["moving_refined"] == pytest.approx(refined.mean(), abs=0.01)
+    steps = [e for e in room.events if e["event"] == "step" and e["stage"] == "depth"]
+    progress = [e["progress"] for e in steps]
+    assert progress == sorted(progress), "triangulation, sweep and masks count as one"
+    assert progress[-1] == 1 > progress[-2]
+    said = steps[-1]["numbers"]
+    assert {"moving_by_flow", "pixels_with_depth", "sparse_points"} <= set(said)
+    assert said["moving_refined"] == pytest.approx(refined.mean(), abs=0.01)
 
     before = _hashes(room)
     room.reporter.start("depth")
     estimate_depth(room.run, room.config, room.reporter)
     assert _hashes(room) == before, "a stage that runs again starts from the first masks"
+
+
+def test_cameras_are_found_beside_the_first_masks_also_when_they_are_found_again(tmp_path: Path) -> None:
+    room = write_room(tmp_path, sideways(6, 1.0), mover=True)
+    _run(room)
+    room.reporter.start("cameras")
+    solve_cameras(room.run, room.config, room.reporter)
+    assert np.array_equal(_masks(room, "motion_mask_path"), _masks(room, "estimated_mask_path"))
 
 
 def test_a_camera_that_stands_still_needs_no_depth(tmp_path: Path) -> None:
@@ -114,3 +130,47 @@ def test_the_filter_is_a_regression_on_the_colours_of_every_window() -> None:
     mean = lambda image: cv2.blur(image, (2 * reach + 1,) * 2, borderType=cv2.BORDER_REFLECT)  # noqa: E731
     expected = (mean(slopes) * guide / 255).sum(-1) + mean(levels)
     np.testing.assert_allclose(guided(guide, values), expected, atol=1e-4)
+
+
+def test_flow_counts_as_far_as_the_background_confirms_it() -> None:
+    by_flow, moving = np.zeros((2, 8, 10), bool)
+    by_flow[1:3, 1:5] = by_flow[5:7, 2:9] = True
+    moving[1:3, 1:4] = moving[3, 7] = True
+    share = confirmed(by_flow, moving)
+    assert np.allclose(share[1:3, 1:5], 0.75), "six of the eight pixels of this piece"
+    assert not share[5:7].any(), "nothing of this one: a trail"
+    assert not share[~by_flow].any()
+    assert not confirmed(np.zeros((4, 5), bool), np.ones((4, 5), bool)).any()
+
+
+def test_the_part_of_a_mover_that_looks_like_the_wall_is_masked_with_it_where_flow_saw_it() -> None:
+    """A square moves before a still camera; its lower half hardly differs from the wall."""
+    random = np.random.default_rng(0)
+    wall = cv2.GaussianBlur(random.integers(60, 190, (96, 128, 3)).astype(np.float32), (0, 0), 3)
+    images, true = [], np.zeros((10, 96, 128), bool)
+    for i in range(10):
+        rows, columns = slice(30, 62), slice(8 + 8 * i, 40 + 8 * i)
+        image = wall.copy()
+        image[30:46, columns] = (230, 40, 40)
+        image[46:62, columns] += (17, 0, -17)  # less than what counts as different, but seen to move
+        images.append(np.clip(image, 0, 255).astype(np.uint8))
+        true[i, rows, columns] = True
+    posed = Cameras(
+        camera_to_world=torch.eye(4)[:3].expand(10, 3, 4),
+        focal=torch.full((10, 2), 120.0),
+        principal=torch.tensor([[64.0, 48.0]]).expand(10, 2),
+        width=128,
+        height=96,
+    )
+    nothing = np.zeros_like(true)
+    still = lambda static: static.astype(np.float32)  # noqa: E731
+    steps: list[tuple[int, int]] = []
+    found = refined_masks(np.stack(images), true, nothing, still, posed, lambda *step: steps.append(step))
+    lower = np.s_[2:8, 46:62]
+    assert found[lower][true[lower]].mean() > 0.8
+    assert steps[-1][0] == steps[-1][1]
+    unseen = true.copy()
+    unseen[:, 46:62] = False
+    found = refined_masks(np.stack(images), unseen, nothing, still, posed, lambda _done, _total: None)
+    assert found[lower][true[lower]].mean() < 0.4, "without flow it is taken for the wall"
+    assert BY_FLOW < 0.8, "flow alone masks nothing"

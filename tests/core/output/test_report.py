@@ -48,6 +48,9 @@ def test_a_full_run_is_reported_in_one_self_contained_page(
     run = make_run(2)
     render_views(run, config, reporter)
     reporter.fall_back("no flow: <b>bold</b> & brave")
+    reporter.start("depth")
+    reporter.step(1, 2, moving_refined=0.75)
+    reporter.step(2, 2, moving_refined=0.0625)
     reporter.start("scene")
     for step in range(1, 20):
         reporter.step(step, 20, colour=1.0 / step, psnr=20.0 + step)
@@ -68,6 +71,7 @@ def test_a_full_run_is_reported_in_one_self_contained_page(
     assert "no flow: &lt;b&gt;bold&lt;/b&gt; &amp; brave" in text
     assert "nearest frame" in text
     assert "256 MiB" in text
+    assert '<th>depth.moving_refined</th><td class="wrap">0.0625</td>' in text
     assert "cameras.source" in text
     assert "it is &lt;b&gt;dark&lt;/b&gt;; film with more light" in text
     assert "looked_at" not in text
