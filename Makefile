@@ -30,8 +30,8 @@ demo: .venv/.installed ## make a capture, upload it, watch it become a scene, do
 serve: .venv/.installed ## the service on http://127.0.0.1:8000, embedded
 	$(BIN)/dpdy serve
 
-test: .venv/.installed-test browser ## the whole suite
-	$(BIN)/python -m pytest
+test: .venv/.installed-test browser ## the whole suite, in two processes; a file is not divided
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: browser
 browser: # the page is tested in a real browser

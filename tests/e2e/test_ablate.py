@@ -6,15 +6,15 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.e2e.engine import TINY, dpdy, set_options
+from tests.e2e.engine import TINY, dpdy, here, set_options
 
 SMALLEST = TINY | {"scene.steps": 4, "scene.max_size": 32}
 
 
 @pytest.mark.slow
-def test_rows_share_stages_and_a_failed_row_stops_nothing(tmp_path: Path) -> None:
+def test_rows_share_stages_and_a_failed_row_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capture, out = tmp_path / "capture", tmp_path / "out"
-    dpdy("synth", capture, "--frames", 8, "--size", "32x24")
+    assert here("synth", capture, "--frames", 8, "--size", "32x24") == 0
     # a prior that is not there: only the row that uses one asks for it
     settings = set_options(SMALLEST | {"prior.model": str(tmp_path / "nowhere")})
     arguments = ("ablate", capture, "--out", out, "--preset", "smoke", "--device", "cpu", "--seeds", "0", *settings)
@@ -33,11 +33,13 @@ def test_rows_share_stages_and_a_failed_row_stops_nothing(tmp_path: Path) -> Non
     assert full["reason"] in first.stdout
     assert cv2.imread(str(out / "strip.png")).shape[1] == 2 * (192 + 4)  # truth and the row that is done
 
-    again = dpdy(*arguments, "--rows", "no_prior", "--json")
-    assert again.stderr.splitlines() == ["no_prior seed 0: already done"]
-    assert json.loads(again.stdout)["rows"][0]["runs"] == [no_prior]
+    capsys.readouterr()
+    assert here(*arguments, "--rows", "no_prior", "--json") == 0
+    again = capsys.readouterr()
+    assert again.err.splitlines() == ["no_prior seed 0: already done"]
+    assert json.loads(again.out)["rows"][0]["runs"] == [no_prior]
 
-    dpdy("ablate", out, out, "--combine", "--out", tmp_path / "both")
+    assert here("ablate", out, out, "--combine", "--out", tmp_path / "both") == 0
     both = json.loads((tmp_path / "both" / "ablation.json").read_text())
     assert both["rows"][0]["runs"][0]["mean"]["unseen"] == no_prior["mean"]["unseen"]
-    dpdy(*arguments, "--rows", "nonsense", check=2)
+    assert here(*arguments, "--rows", "nonsense") == 2

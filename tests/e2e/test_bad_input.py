@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpdy_core.cli import app
-from dpdy_core.command import run_command
-from tests.e2e.engine import dpdy
+from tests.e2e.engine import dpdy, here
 
 
 def _video(path: Path, frames: int) -> None:
@@ -106,11 +104,21 @@ def test_bad_input_is_exit_3_and_leaves_nothing(
 ) -> None:
     source = make(tmp_path)
     run = tmp_path / "run"
-    result = dpdy("run", source, "--out", run, "--preset", "smoke", "--json", check=3)
-    problem = json.loads(result.stdout)
+    assert here("run", source, "--out", run, "--preset", "smoke", "--json") == 3
+    said = capsys.readouterr()
+    problem = json.loads(said.out)
     assert words in problem["detail"]
     assert problem["remedy"]
+    assert "Traceback" not in said.err
+    assert not run.exists()
+    assert here("inspect", source, "--json") == 3
+    assert words in json.loads(capsys.readouterr().out)["detail"]
+
+
+def test_as_a_process_it_is_the_same(tmp_path: Path) -> None:
+    """All that the command writes, its libraries included, and the code that the shell sees."""
+    source, run = _nan_pose(tmp_path), tmp_path / "run"
+    result = dpdy("run", source, "--out", run, "--preset", "smoke", "--json", check=3)
+    assert "images/1.png" in json.loads(result.stdout)["detail"]
     assert "Traceback" not in result.stderr
     assert not run.exists()
-    assert run_command(app, ["inspect", str(source), "--json"], "dpdy") == 3
-    assert words in json.loads(capsys.readouterr().out)["detail"]

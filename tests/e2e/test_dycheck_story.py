@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dpdy_core.cli import app
-from dpdy_core.command import run_command
 from dpdy_core.ingest.clip import load_clip, read_transforms
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, read_json, sha256_file
 from dpdy_core.synth.capture import make_capture
 from tests.dycheck_writer import FACTOR, SCALE, write_dycheck
-from tests.e2e.engine import TINY, set_options
+from tests.e2e.engine import TINY, here, set_options
 
 OWN = {
     "prior.steps": 1,
@@ -27,10 +25,6 @@ OWN = {
 }
 
 
-def dpdy(*arguments: object) -> int:
-    return run_command(app, [str(argument) for argument in arguments], "dpdy")
-
-
 def evaluation(run: RunDir) -> dict[str, str]:
     files = [path for path in run.evaluation.rglob("*") if path.is_file()]
     return {path.relative_to(run.root).as_posix(): sha256_file(path) for path in [*files, run.report_file]}
@@ -41,7 +35,7 @@ def test_a_sequence_is_read_trained_rendered_and_scored(tmp_path: Path, capsys: 
     make_capture(tmp_path / "capture", "rigid", 7, 24, 32, 0, Reporter())
     sequence = write_dycheck(tmp_path / "apple", tmp_path / "capture")
     run = RunDir(tmp_path / "run")
-    assert dpdy("run", sequence, "--out", run.root, "--preset", "smoke", *set_options(TINY | OWN)) == 0
+    assert here("run", sequence, "--out", run.root, "--preset", "smoke", *set_options(TINY | OWN)) == 0
 
     document = read_transforms(run.capture)
     assert (document["dycheck"]["factor"], document["dycheck"]["scene_scale"]) == (FACTOR, SCALE)
@@ -69,12 +63,12 @@ def test_a_sequence_is_read_trained_rendered_and_scored(tmp_path: Path, capsys: 
     made = evaluation(run)
     for _ in range(2):
         capsys.readouterr()
-        assert dpdy("eval", run.root, "--json") == 0
+        assert here("eval", run.root, "--json") == 0
         assert json.loads(capsys.readouterr().out) == metrics
         assert evaluation(run) == made, "scoring again changes no byte"
 
     (tmp_path / "scenes.txt").write_text("run\n")
-    assert dpdy("eval", "--scenes", tmp_path / "scenes.txt", "--out", tmp_path / "tables") == 0
+    assert here("eval", "--scenes", tmp_path / "scenes.txt", "--out", tmp_path / "tables") == 0
     assert "T-NeRF" in (tmp_path / "tables/benchmark.tex").read_text()
     row = next(r for r in (tmp_path / "tables/benchmark.md").read_text().splitlines() if r.startswith("| apple |"))
     assert f"| 5 | 24x32 | {metrics['mean']['covisible']['psnr']:.2f} |" in row
@@ -82,7 +76,7 @@ def test_a_sequence_is_read_trained_rendered_and_scored(tmp_path: Path, capsys: 
     moved = RunDir(tmp_path / "moved")
     run.root.rename(moved.root)
     shutil.rmtree(sequence)
-    assert dpdy("eval", moved.root, "--protocol", "plain") == 0
+    assert here("eval", moved.root, "--protocol", "plain") == 0
     plain = read_json(moved.metrics_file)
     assert plain["pck_t"] is None
     assert (plain["protocol"], plain["resolution"]) == ("plain", [12, 16])

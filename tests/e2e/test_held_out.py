@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from dpdy_core.cli import app, prepare_run
-from dpdy_core.command import run_command
+from dpdy_core.cli import prepare_run
 from dpdy_core.ingest.clip import read_transforms, training_part
 from dpdy_core.presets import resolve
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, read_json, sha256_file
 from dpdy_core.synth.capture import make_capture
 from tests.dycheck_writer import write_dycheck
+from tests.e2e.engine import here
 
 SMALLEST: dict[str, object] = {
     "masks.max_size": 64,
@@ -81,7 +81,7 @@ def spoil(capture: Path, stems: set[str]) -> int:
 
 def trained(capture: Path, out: Path, until: str = "render") -> RunDir:
     prepare_run(RunDir(out), capture, resolve("smoke", {**SMALLEST, "device": "cpu"}))
-    assert run_command(app, ["run", str(out), "--until", until], "dpdy") == 0
+    assert here("run", out, "--until", until) == 0
     return RunDir(out)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpdy_core.rundir import RunDir, sha256_file
-from tests.e2e.engine import TINY, dpdy, run_and_kill, set_options
+from tests.e2e.engine import TINY, dpdy, here, run_and_kill, set_options
 
 
 @pytest.mark.slow
@@ -15,7 +15,7 @@ from tests.e2e.engine import TINY, dpdy, run_and_kill, set_options
 def test_killed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     """A run that is killed three times equals one that was not interrupted, bit for bit."""
     capture = tmp_path / "capture"
-    dpdy("synth", capture, "--frames", 12, "--size", "64x48", "--seed", 3)
+    assert here("synth", capture, "--frames", 12, "--size", "64x48", "--seed", 3) == 0
     settings = TINY | {"scene.refinement.enabled": True, "scene.refinement.sampling_steps": 2}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     # a run folder that has not begun: the configuration is written, the first stage has not ended
@@ -42,13 +42,14 @@ def test_killed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_refuses_other_settings_and_a_second_process(tmp_path: Path) -> None:
+def test_a_run_refuses_other_settings_and_a_second_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capture = tmp_path / "capture"
-    dpdy("synth", capture, "--frames", 8, "--size", "48x36")
+    assert here("synth", capture, "--frames", 8, "--size", "48x36") == 0
     run = tmp_path / "run"
     settings = set_options(TINY | {"scene.steps": 4, "prior.steps": 0, "scene.sds.enabled": False})
     dpdy("run", capture, "--out", run, "--preset", "smoke", "--device", "cpu", *settings)
-    refused = dpdy("run", capture, "--out", run, "--preset", "smoke", "--seed", 9, *settings, check=2)
-    assert "seed" in refused.stderr
+    capsys.readouterr()
+    assert here("run", capture, "--out", run, "--preset", "smoke", "--seed", 9, *settings) == 2
+    assert "seed" in capsys.readouterr().err
     again = dpdy("run", capture, "--out", run, "--preset", "smoke", "--device", "cpu", *settings)
     assert again.stderr.count("already done") == 8

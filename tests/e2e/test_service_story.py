@@ -7,7 +7,7 @@ import pytest
 
 from api.client.client import DpdyClient
 from dpdy_core.config import STAGES
-from tests.e2e.engine import TINY, dpdy
+from tests.e2e.engine import TINY, here
 from worker.demo import service
 
 
@@ -21,7 +21,7 @@ def finished(client: DpdyClient, job_id: str) -> dict[str, object]:
 @pytest.mark.slow
 def test_a_capture_becomes_novel_views_over_rest(tmp_path: Path) -> None:
     capture = tmp_path / "capture"
-    dpdy("synth", capture, "--frames", 10, "--size", "64x48")
+    assert here("synth", capture, "--frames", 10, "--size", "64x48") == 0
     with service(tmp_path) as url, DpdyClient(url) as client:
         upload = client.wait_upload(client.upload(capture)["id"])
         assert upload["state"] == "ready"
