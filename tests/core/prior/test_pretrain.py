@@ -110,7 +110,7 @@ def test_buffer_replaces_its_oldest_scenes(toy):
     assert all(scenes.captions[:8])
     scenes.renew()
     assert (scenes.count, scenes.made) == (16, 16)
-    latents = LatentBuffer(scenes, toy, batch_size=5)
+    latents = LatentBuffer(scenes, toy, torch.Generator(), batch_size=5)
     before = latents.latents.clone()
     latents.renew()
     assert scenes.count == 16
