@@ -102,6 +102,8 @@ def test_unseen_places_become_what_was_painted(run: RunDir, tmp_path: Path, monk
     optimise_scene(run, config, Reporter(events.append, interval=0.0))
     optimise_scene(plain, tiny_config(**common), Reporter())
     assert any("refined" in e["numbers"] for e in events if e["event"] == "step")
+    told = [e["message"] for e in events if "message" in e]
+    assert any("has not learnt to complete pictures" in message for message in told), told
 
     def redness(of: RunDir) -> tuple[float, float]:
         """Mean distance from red of what no frame saw, and the error of the training frames."""
