@@ -153,8 +153,8 @@ def _begin_to_use_the_prior(
         painter = RgbdPainter(guidance, refinement)
         if refinement.start == "expected" and not guidance.model.completes:
             reporter.fall_back(
-                f"the prior {guidance.base} has not learnt to complete pictures: painted views start from a smooth fill, on"
-                " which it paints only if scene.refinement.strength is above 0"
+                f"the prior {guidance.base} has not learnt to complete pictures: painted views start from a fill,"
+                " on which it paints only if scene.refinement.strength is above 0"
             )
         training.refinement = _refinement(refinement, training, painter, training.views)
         if pool := tensors_below(checkpoint, PAINTED):

@@ -12,8 +12,6 @@ from dpdy_core.prior.guidance import Denoised, distillation_gradient, reparamete
 from dpdy_core.prior.rgbd import pack
 from dpdy_core.section import Number
 
-KNOWN_SHARE = 0.95  # of a pixel of the prior that was seen, from which on it is taken as known
-
 
 class RgbdGuidance:
     """The frozen prior and the run's prompt. On CUDA the UNet works in bfloat16, the VAE in float32."""
@@ -45,31 +43,20 @@ class RgbdGuidance:
         t_max = self.sds.t_max.at(progress)
         timesteps = sample_timesteps(len(rgb), self.sds.t_min, t_max, total, generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
-        context = None if act is None else self.context(rgb, depth, act)
-        denoised = self.denoised(self.model.noisy(latents.detach(), noise, timesteps), timesteps, context)
+        denoised = self.denoised(self.model.noisy(latents.detach(), noise, timesteps), timesteps)
         alpha_bar = self.model.alphas_cumprod[timesteps]
         gradient = distillation_gradient(latents, noise, alpha_bar, denoised, self.sds, joint=False)
         numbers = {"sds_gradient": gradient.square().mean().sqrt(), "sds_timestep": timesteps.float().mean()}
         return reparameterised_loss(latents, gradient), numbers
 
     @torch.no_grad()
-    def context(self, rgb: Tensor, depth: Tensor, act: Tensor) -> Tensor | None:
-        """What a prior that completes is shown: the view without the pixels that `act` (B, 1, H, W) acts on."""
-        if not self.model.completes:
-            return None
-        side = (self.resolution, self.resolution)
-        known = 1 - functional.interpolate(act, side, mode="bilinear", align_corners=False, antialias=True)
-        known = (known > KNOWN_SHARE).to(act.dtype)
-        return self.model.context(packed(rgb, depth, None, self.resolution), known)
-
-    @torch.no_grad()
-    def denoised(self, noisy: Tensor, timesteps: Tensor, context: Tensor | None = None) -> Denoised:
+    def denoised(self, noisy: Tensor, timesteps: Tensor) -> Denoised:
         """What the UNet says about `noisy` (B, C, h, w) without and with the run's prompt."""
         text, empty = (states.expand(len(noisy), -1, -1) for states in (self.text, self.empty))
         device = noisy.device.type
         # a captured graph must not read autocast's cache of weights, which dies with the capture
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
-            pair = self.model.predict_pair(noisy, timesteps, text, empty, self.sds.guidance, context)
+            pair = self.model.predict_pair(noisy, timesteps, text, empty, self.sds.guidance)
         return Denoised(*pair, self.model.prediction_type)
 
 

@@ -110,7 +110,7 @@ def test_descending_the_loss_brings_the_view_nearer_to_the_prior(prior, form):
     with torch.no_grad():
         goal = model.encode(pack(rgb, depth))
 
-    def knows_one_image(noisy, timesteps, _text, _empty, _scale, _context):
+    def knows_one_image(noisy, timesteps, _text, _empty, _scale):
         a = model.alphas_cumprod[timesteps][:, None, None, None]
         noise = (noisy - a.sqrt() * goal) / (1 - a).sqrt()
         velocity = a.sqrt() * noise - (1 - a).sqrt() * goal
