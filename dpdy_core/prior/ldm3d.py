@@ -127,7 +127,7 @@ class Ldm3d:
         return torch.cat([noisy, context], dim=1)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor, context: Tensor | None = None) -> Tensor:
-        """The network's raw prediction (epsilon or v) in float32; `context` as that function makes it."""
+        """The network's raw prediction (epsilon or v) in float32; `context` (B, 1 + C, h, w) or no picture."""
         return self.unet(self.joined(noisy, context), timesteps, encoder_hidden_states=text).sample.float()
 
     def predict_pair(

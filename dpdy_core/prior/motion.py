@@ -49,7 +49,7 @@ def build_motion_adapter(unet: UNet2DConditionModel | dict[str, Any], frames: in
 
 
 def motion_unet(unet: UNet2DConditionModel, adapter: MotionAdapter) -> UNetMotionModel:
-    """The video UNet made of `unet` (finetuning merged) and `adapter`; whose weights it shares.
+    """The video UNet made of `unet` (finetuning merged) and `adapter`, whose weights it shares.
 
     Of a UNet that completes pictures it is the part that sees none.
 
