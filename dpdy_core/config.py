@@ -82,8 +82,16 @@ class PriorConfig(Section):
     steps: int = Field(200, ge=0)
     batch_size: int = Field(4, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
+    interpolation: Share = Field(
+        0.5,
+        gt=0,
+        description="how far from the base model's weights towards the finetuned ones those lie that are used (WiSE-FT):"
+        " below 1 the prior learns the frames less by heart and keeps its sense of what none of them shows",
+    )
     rank: int = Field(8, ge=1, description="LoRA rank; alpha = rank")
-    resolution: int = Field(128, ge=32, le=1024, description="side of the square crops, pixels")
+    resolution: int = Field(
+        128, ge=32, le=1024, description="longer side of the crops, which have the frames' shape, pixels"
+    )
     token: str = Field("sks", description="the rare word that stands for this scene")
     class_prompt: str = Field("a scene", description="instance prompt is the class prompt with the token in it")
     preservation_weight: Weight = 1.0
@@ -224,7 +232,7 @@ class RefinementConfig(Section):
     orbit: Angle = Field(
         Ramp(start=20, end=35, begin=0.5), description="how far views stand off the path at most, in degrees"
     )
-    pool: int = Field(32, ge=1, description="painted views kept; the oldest is replaced")
+    pool: int = Field(96, ge=1, description="painted views kept; the oldest is replaced")
     start: Literal["expected", "fill"] = Field(
         "expected",
         description="what they are painted from: what the prior expects there, where it has learnt to complete pictures"

@@ -86,6 +86,7 @@ def paper() -> RunConfig:
             steps=5000,
             batch_size=4,
             learning_rate=5e-5,
+            interpolation=1.0,
             resolution=512,
             class_images=200,
             checkpoint_seconds=300,

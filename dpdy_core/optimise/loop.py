@@ -20,10 +20,11 @@ from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
-from dpdy_core.optimise.refinement import Refinement, painted_size
+from dpdy_core.optimise.refinement import Refinement
 from dpdy_core.optimise.training import PAINTED, WITNESS, Training, restore
 from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.prior.finetuned import RECORD
+from dpdy_core.prior.frames import fitted_to_prior
 from dpdy_core.prior.motion import find_motion_adapter
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
 from dpdy_core.prior.rgbd_painter import RgbdPainter
@@ -169,7 +170,9 @@ def _aimed(novel: NovelViews, views: TrainingViews | None, config: DistillationC
 
 def _refinement(config: RefinementConfig, training: Training, painter: RgbdPainter, views: TrainingViews) -> Refinement:
     """The refinement with an empty pool."""
-    novel = NovelViews(training.clip, training.scene.bounds, *painted_size(training.clip.cameras, painter))
+    cameras = training.clip.cameras
+    size = fitted_to_prior(cameras.width, cameras.height, painter.resolution, painter.multiple)
+    novel = NovelViews(training.clip, training.scene.bounds, *size)
     static = training.config.losses.w_static if training.alone.get("static_alone") else None
     rays = max(1, int(training.config.rays * config.rays))
     aimed = AimedViews(novel, views, config.candidates, config.orbit)

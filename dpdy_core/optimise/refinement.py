@@ -4,14 +4,12 @@ In place of a score at every step (SDS), whole pictures now and then: one diffus
 makes the pictures agree, and they are renewed as it changes (Instruct-NeRF2NeRF, section 4.2; ViDAR, section 3.2).
 """
 
-import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dpdy_core.config import RefinementConfig
-from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.depth_loss import aligned_depth_loss
 from dpdy_core.optimise.objective import Term, weighted_sum
@@ -108,16 +106,6 @@ class Refinement:
         )
         free, _ = weighted_sum(self.terms, rendering, progress)
         return self.config.weight.at(progress) * (value + free), {"refined": value.detach()}
-
-
-def painted_size(cameras: Cameras, painter: Painter) -> tuple[int, int]:
-    """Width and height of views of the frames' shape that the `painter` takes, or a little less oblong ones."""
-    longer = max(cameras.width, cameras.height)
-    width, height = (
-        math.ceil(painter.resolution * side / longer / painter.multiple) * painter.multiple
-        for side in (cameras.width, cameras.height)
-    )
-    return width, height
 
 
 def painted_loss(

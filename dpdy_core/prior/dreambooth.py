@@ -1,5 +1,6 @@
 """DreamBooth finetuning (Ruiz et al. 2023) of the RGB-D prior on the capture's own frames with their depth."""
 
+import math
 import shutil
 import time
 from functools import partial
@@ -15,7 +16,15 @@ from dpdy_core.errors import Cancelled
 from dpdy_core.prior import pictures
 from dpdy_core.prior.completion import completion_timesteps, hidden_weight, seen_from_beside, sometimes
 from dpdy_core.prior.finetune_state import load_state, remove_states, save_state
-from dpdy_core.prior.finetuned import add_lora, save_full, save_lora, trainable, write_record
+from dpdy_core.prior.finetuned import (
+    add_lora,
+    base_of,
+    interpolate_to_base,
+    save_full,
+    save_lora,
+    trainable,
+    write_record,
+)
 from dpdy_core.prior.frames import TrainingFrames
 from dpdy_core.prior.graphed import Prediction, graph_training
 from dpdy_core.prior.guidance import training_target
@@ -75,14 +84,22 @@ def _record(settings: PriorConfig, method: str, prompt: str, **numbers: float | 
     }
 
 
+def cosine_decay(progress: float) -> float:
+    """Factor of the learning rate at `progress` in [0, 1]: 1 first, 0 at the end (Loshchilov and Hutter 2017, eq. 5).
+
+    At a constant rate the last few crops decide what the prior expects, and two runs differ by a decibel.
+    """
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
 class DreamBooth:
     """One finetuning: the model with its trainable part, the frames, the optimiser."""
 
     def __init__(self, run: RunDir, config: RunConfig, reporter: Reporter) -> None:
         self.folder, self.settings, self.seed, self.reporter = run.prior, config.prior, config.seed, reporter
         device = resolve_device(config.device)
-        self.frames = TrainingFrames(run.capture, self.settings.resolution, device, reporter)
         self.model = load_ldm3d(self.settings.model, device)
+        self.frames = TrainingFrames(run.capture, self.settings.resolution, self.model.multiple, device, reporter)
         # it lives on the CPU, so that every device draws the same crops and the same noise
         self.generator = torch.Generator().manual_seed(self.seed)
         self.prompts = [instance_prompt(self.settings.class_prompt, self.settings.token), self.settings.class_prompt]
@@ -139,7 +156,7 @@ class DreamBooth:
         generator = torch.Generator().manual_seed(seed)
         with self.half_precision():
             return self.model.sample_latents(
-                prompts, settings.sampling_steps, SAMPLE_GUIDANCE, generator, settings.resolution, self.reporter.check
+                prompts, settings.sampling_steps, SAMPLE_GUIDANCE, generator, self.frames.size, self.reporter.check
             )
 
     def half_precision(self) -> torch.autocast:
@@ -156,6 +173,7 @@ class DreamBooth:
             self.model.unet.requires_grad_(True)
             self.model.text_encoder.requires_grad_(text)
         self.parameters = trainable(self.model)
+        self.base = base_of(self.parameters) if self.settings.interpolation < 1 else {}
         fused = self.model.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=self.settings.learning_rate, fused=fused)
         self.text = None if text else self.model.encode_prompt(self.prompts)
@@ -184,6 +202,9 @@ class DreamBooth:
         loss = (error[:count] * share).sum() / share.sum().clamp_min(1e-6)
         if class_latents is not None:
             loss = loss + self.settings.preservation_weight * error[count:].mean()
+        rate = self.settings.learning_rate * cosine_decay((step - 1) / self.settings.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
@@ -212,7 +233,7 @@ class DreamBooth:
         return self.latents[some], self.shares[some], None if self.contexts is None else self.contexts[some]
 
     def hidden(self, rgbd: Tensor, valid: Tensor, at_once: int, generator: torch.Generator) -> Tensor:
-        """Contexts of crops `rgbd` (B, 4, S, S), of which a part, and all that is not `valid`, is hidden."""
+        """Contexts of crops `rgbd` (B, 4, H, W), of which a part, and all that is not `valid`, is hidden."""
         known = seen_from_beside(rgbd[:, 3:], generator) * (valid > 0.5)
         parts = zip(rgbd.split(at_once), known.split(at_once), strict=True)
         return torch.cat([context for part in parts if (context := self.model.context(*part)) is not None])
@@ -247,8 +268,8 @@ class DreamBooth:
         if self.model.device.type != "cuda" or self.text is None:
             return
         rows = self.settings.batch_size * (2 if self.class_count else 1)
-        side = self.settings.resolution // self.model.reduction
-        noisy = torch.zeros((rows, self.model.unet.config.in_channels, side, side), device=self.model.device)
+        width, height = (side // self.model.reduction for side in self.frames.size)
+        noisy = torch.zeros((rows, self.model.unet.config.in_channels, height, width), device=self.model.device)
         timesteps = torch.zeros(rows, dtype=torch.long, device=self.model.device)
         try:
             self.prediction = graph_training(self.model.unet, noisy, timesteps, self.text[[0] * rows])
@@ -269,7 +290,11 @@ class DreamBooth:
         save_state(self.folder, self.parameters, self.optimiser, self.generator, header)
 
     def finish(self, before: float) -> None:
-        """Write adapters or weights, sample pictures and `prior.json`; then remove what only a resume needs."""
+        """Write adapters or weights, sample pictures and `prior.json`; then remove what only a resume needs.
+
+        All are of the weights between the base model's and the finetuned ones that `prior.interpolation` says.
+        """
+        interpolate_to_base(self.parameters, self.base, self.settings.interpolation)
         after = self.score()
         write = save_lora if self.settings.finetune == "lora" else save_full
         write(self.model, self.folder, self.settings.train_text_encoder)

@@ -41,6 +41,31 @@ def trainable(model: Ldm3d) -> dict[str, torch.nn.Parameter]:
     return {f"{part}.{name}": p for part, m in parts.items() for name, p in m.named_parameters() if p.requires_grad}
 
 
+def base_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    """What `interpolate_to_base` needs of `parameters` before they are finetuned: copies; of adapters nothing."""
+    return {name: value.detach().clone() for name, value in parameters.items() if not _is_lora(name)}
+
+
+@torch.no_grad()
+def interpolate_to_base(parameters: dict[str, torch.nn.Parameter], base: dict[str, Tensor], share: float) -> None:
+    """Bring finetuned `parameters` back to base + `share` (finetuned - base), in place.
+
+    WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1). Of LoRA's product B A, whose base is
+    0, B alone is scaled.
+    """
+    if share == 1:
+        return
+    for name, value in parameters.items():
+        if not _is_lora(name):
+            value.copy_(torch.lerp(base[name], value, share))
+        elif ".lora_B." in name:
+            value.mul_(share)
+
+
+def _is_lora(name: str) -> bool:
+    return ".lora_" in name
+
+
 def save_lora(model: Ldm3d, folder: Path, text: bool) -> None:
     """Write the adapters as `pytorch_lora_weights.safetensors`, which diffusers' loaders read."""
     state = {f"unet.{k}": v for k, v in get_peft_model_state_dict(model.unet).items()}

@@ -1,4 +1,4 @@
-"""The capture's own frames as square RGB-D crops for finetuning."""
+"""The capture's own frames as RGB-D crops of their shape, for finetuning."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpdy_core.errors import BadInput
-from dpdy_core.ingest.clip import load_clip, read_transforms
+from dpdy_core.ingest.clip import load_clip
 from dpdy_core.prior.rgbd import pack
 from dpdy_core.progress import Reporter
 
-SPARE = 1.5  # shorter side of the loaded frames, in crop sides
-SMALLEST = 0.6  # of the shorter side that a random crop takes
+SMALLEST = 0.6  # of the frame's sides that a random crop takes
 HELD_OUT_EVERY = 8  # every n-th training frame only scores the finetuning
 
 
 class TrainingFrames:
     """The train split's images, depth and valid pixels on the device, cut on request."""
 
-    def __init__(self, capture: Path, resolution: int, device: torch.device, reporter: Reporter) -> None:
-        """Raises BadInput if no train frame has a camera."""
-        document = read_transforms(capture)
-        aspect = max(document["w"], document["h"]) / min(document["w"], document["h"])
-        clip = load_clip(capture, "train", math.ceil(SPARE * resolution * aspect))
+    def __init__(self, capture: Path, resolution: int, multiple: int, device: torch.device, reporter: Reporter) -> None:
+        """Crops have the `size` (W, H) of `fitted_to_prior`. Raises BadInput if no train frame has a camera."""
+        clip = load_clip(capture, "train", math.ceil(resolution / SMALLEST))
         if clip is None:
             raise BadInput("no training frame has a camera pose", "check the capture's splits and its cameras stage")
-        self.resolution = resolution
+        self.size = fitted_to_prior(clip.cameras.width, clip.cameras.height, resolution, multiple)
         self.images = clip.images.permute(0, 3, 1, 2).to(device)
         self.valid = clip.valid[:, None].to(device)
         depth = np.zeros(clip.valid.shape, np.float32) if clip.depth is None else clip.depth.numpy()
@@ -47,7 +44,7 @@ class TrainingFrames:
         return len(self.images)
 
     def random_crops(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` packed crops (B, 4, S, S) in [-1, 1] and their valid share (B, 1, S, S), of random place and scale.
+        """`count` packed crops (B, 4, H, W) in [-1, 1] and their valid share (B, 1, H, W), of random place and scale.
 
         Never of the frames held out; never mirrored: a mirrored room is another room, and the model is to learn this
         one.
@@ -56,7 +53,7 @@ class TrainingFrames:
         return self._crops([(self.used[int(i * len(self.used))], *place) for i, *place in shares])
 
     def fixed_crops(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The largest central crops of `frames`, as `random_crops`."""
+        """All of `frames`, as `random_crops`."""
         return self._crops([(frame, 1.0, 0.5, 0.5) for frame in frames])
 
     def scored(self, count: int) -> list[int]:
@@ -70,17 +67,27 @@ class TrainingFrames:
         rgb, depth, valid = [], [], []
         height, width = self.images.shape[-2:]
         for frame, size, down, right in places:
-            side = max(1, round(min(height, width) * (SMALLEST + (1 - SMALLEST) * size)))
-            rows = slice(top := round(down * (height - side)), top + side)
-            columns = slice(left := round(right * (width - side)), left + side)
+            share = SMALLEST + (1 - SMALLEST) * size
+            tall, wide = max(1, round(share * height)), max(1, round(share * width))
+            rows = slice(top := round(down * (height - tall)), top + tall)
+            columns = slice(left := round(right * (width - wide)), left + wide)
             rgb.append(self._resized(self.images[frame : frame + 1, :, rows, columns].float() / 255))
             depth.append(self._resized(self.depth[frame : frame + 1, :, rows, columns]))
             valid.append(self._resized(self.valid[frame : frame + 1, :, rows, columns].float()))
         return pack(torch.cat(rgb), torch.cat(depth)), torch.cat(valid)
 
     def _resized(self, crop: Tensor) -> Tensor:
-        size = (self.resolution, self.resolution)
-        return functional.interpolate(crop, size, mode="bilinear", align_corners=False, antialias=True)
+        return functional.interpolate(crop, self.size[::-1], mode="bilinear", align_corners=False, antialias=True)
+
+
+def fitted_to_prior(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
+    """Width and height of pictures of the shape `width` x `height`, or a little less oblong, for a prior.
+
+    The longer side is `resolution`, and both are multiples of `multiple`.
+    """
+    longer = max(width, height)
+    wide, tall = (math.ceil(resolution * side / longer / multiple) * multiple for side in (width, height))
+    return wide, tall
 
 
 def held_out_frames(count: int) -> list[int]:

@@ -1,11 +1,13 @@
-"""Pictures whose unknown part the prior paints anew: image-to-image with the known part held fast."""
+"""Pictures whose unknown part the prior paints: what it expects there, or image-to-image with the known part held."""
 
 import torch
 from torch import Tensor
 
-from dpdy_core.prior.completion import known_latents
+from dpdy_core.prior.completion import filled, known_latents
 from dpdy_core.prior.guidance import add_noise, predicted_clean, predicted_noise
 from dpdy_core.prior.ldm3d import Ldm3d
+
+EXPECTATIONS = 2  # noises from which a picture is expected, each also mirrored
 
 
 @torch.no_grad()
@@ -19,7 +21,6 @@ def inpaint(
     steps: int,
     guidance: float,
     generator: torch.Generator,
-    expected: bool = True,
 ) -> Tensor:
     """`rgbd` (B, 4, H, W) in [-1, 1] with what is not `known` (B, 1, H, W; 1 or 0) painted anew by the prior.
 
@@ -27,23 +28,15 @@ def inpaint(
     are noised to the share `strength` of the schedule and denoised by `steps` of deterministic DDIM under the prompt
     states `text` and `empty` (B, L, D); before each step and after the last the known latents are the picture's own,
     with the noise they started with. Known pixels come back bit for bit. `strength` 0 returns the picture, 1 forgets
-    what the unknown part showed.
-
-    A model that has learnt to complete is shown the known part all the time, and if `expected`, what it expects to be
-    there (`expected_latents`) takes the place of what the unknown part shows, also at strength 0.
+    what the unknown part showed. A model that has learnt to complete is shown the known part all the time.
     """
     first = round(strength * len(model.alphas_cumprod)) - 1
-    context = model.context(rgbd, known)
-    expected = expected and context is not None
-    if (first < 0 or steps < 1) and not expected:
+    if first < 0 or steps < 1:
         return rgbd
+    context = model.context(rgbd, known)
     own = model.encode(rgbd)
     held = known_latents(known, model.reduction)
     noise = torch.randn(own.shape, generator=generator, device=generator.device).to(own)
-    if expected and context is not None:
-        own = torch.lerp(expected_latents(model, noise, text, context), own, held)
-        if first < 0 or steps < 1:
-            return torch.where(known > 0.5, rgbd, model.decode(own).float().clamp(-1, 1))
     spaced = [round((first + 1) * (1 - i / steps)) - 1 for i in range(steps)]
     latents = model.noisy(own, noise, own.new_full((len(own),), first, dtype=torch.long))
     for t, following in zip(spaced, [*spaced[1:], None], strict=True):
@@ -60,6 +53,28 @@ def inpaint(
         drift = torch.lerp(predicted_noise(prediction, latents, alpha, model.prediction_type), noise, held)
         latents = add_noise(clean, drift, later)
     return torch.where(known > 0.5, rgbd, model.decode(latents).float().clamp(-1, 1))
+
+
+@torch.no_grad()
+def expected(model: Ldm3d, rgbd: Tensor, known: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+    """`rgbd` (B, 4, H, W) in [-1, 1] with what a `model` that completes expects where it is not `known` (B, 1, H, W).
+
+    The mean of its expectations from several noises and of the mirrored picture, under the prompt states `text`
+    (B, L, D): all are guesses at the same mean, whose own errors differ. By what they miss the known part at its border
+    the unknown part is shifted, smoothly, so that it goes on without a seam. Known pixels come back bit for bit.
+    """
+    guesses = []
+    for picture, shown in ((rgbd, known), (rgbd.flip(-1), known.flip(-1))):
+        context = model.context(picture, shown)
+        if context is None:
+            raise ValueError("the model has not learnt to complete pictures")
+        for _ in range(EXPECTATIONS):
+            shape = (len(rgbd), model.channels, *context.shape[2:])
+            noise = torch.randn(shape, generator=generator, device=generator.device).to(rgbd)
+            guess = model.decode(expected_latents(model, noise, text, context)).float()
+            guesses.append(guess if picture is rgbd else guess.flip(-1))
+    mean = torch.stack(guesses).mean(dim=0)
+    return torch.where(known > 0.5, rgbd, (mean + filled(rgbd - mean, known)).clamp(-1, 1))
 
 
 @torch.no_grad()

@@ -167,11 +167,11 @@ class Ldm3d:
         steps: int,
         guidance: float,
         generator: torch.Generator,
-        resolution: int | None = None,
+        size: tuple[int, int] | None = None,
         check: Callable[[], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """RGB (B, 3, S, S) and relative inverse depth (B, 1, S, S), in [0, 1], of `sample_latents`."""
-        return self.decoded(self.sample_latents(prompts, steps, guidance, generator, resolution, check))
+        """RGB (B, 3, H, W) and relative inverse depth (B, 1, H, W), in [0, 1], of `sample_latents`."""
+        return self.decoded(self.sample_latents(prompts, steps, guidance, generator, size, check))
 
     @torch.no_grad()
     def sample_latents(
@@ -180,16 +180,16 @@ class Ldm3d:
         steps: int,
         guidance: float,
         generator: torch.Generator,
-        resolution: int | None = None,
+        size: tuple[int, int] | None = None,
         check: Callable[[], None] | None = None,
     ) -> Tensor:
-        """Latents (B, C, S / f, S / f) drawn by deterministic DDIM; S is `resolution`, else the model's own.
+        """Latents (B, C, H / f, W / f) drawn by deterministic DDIM; `size` is (W, H), else the model's own square.
 
         Starts at the last timestep (trailing spacing), as a schedule with zero terminal SNR demands (Lin et al. 2023).
         `check` is called before every step and may raise.
         """
-        side = (resolution or self.resolution) // self.reduction
-        shape = (len(prompts), self.channels, side, side)
+        width, height = size or (self.resolution, self.resolution)
+        shape = (len(prompts), self.channels, height // self.reduction, width // self.reduction)
         latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
         text, empty = self.encode_prompt(prompts), self.encode_prompt([""] * len(prompts))
         total = len(self.alphas_cumprod)

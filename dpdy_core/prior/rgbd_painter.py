@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dpdy_core.config import RefinementConfig
-from dpdy_core.prior.inpainting import inpaint
+from dpdy_core.prior.inpainting import expected, inpaint
 from dpdy_core.prior.push_pull import push_pull
 from dpdy_core.prior.rgbd import absolute_inverse_depth, pack
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
@@ -31,11 +31,12 @@ class RgbdPainter:
         model, config = self.guidance.model, self.config
         text, empty = (states.expand(len(rgb), -1, -1) for states in (self.guidance.text, self.guidance.empty))
         own_inverse = 1 / depth.clamp_min(1e-6)
-        filled, filled_depth = push_pull(rgb, known), 1 / push_pull(own_inverse, known).clamp_min(1e-6)
-        strength, steps = config.strength.at(progress), config.sampling_steps
-        rgbd = pack(filled, filled_depth)
-        expected = config.start == "expected"
-        painted = inpaint(model, rgbd, known, text, empty, strength, steps, config.guidance, generator, expected)
+        filled_depth = 1 / push_pull(own_inverse, known).clamp_min(1e-6)
+        rgbd = pack(push_pull(rgb, known), filled_depth)
+        if config.start == "expected" and model.completes:
+            rgbd = expected(model, rgbd, known, text, generator)
+        strength = config.strength.at(progress)
+        painted = inpaint(model, rgbd, known, text, empty, strength, config.sampling_steps, config.guidance, generator)
         colour = torch.where(known > 0.5, rgb, (painted[:, :3] / 2 + 0.5).clamp(0, 1))
         inverse = torch.where(known > 0.5, own_inverse, absolute_inverse_depth(painted[:, 3:], filled_depth))
         return colour, inverse

@@ -176,8 +176,8 @@ def bench_dreambooth(run: RunDir, config: RunConfig, table: Table) -> None:
     made: list[DreamBooth] = []
     table.row("load the model", lambda: made.append(DreamBooth(run, config, Reporter())), repeats=1)
     training = made.pop()
-    side = config.prior.resolution // training.model.reduction
-    class_latents = torch.randn((8, 4, side, side), device=training.model.device)
+    width, height = (side // training.model.reduction for side in training.frames.size)
+    class_latents = torch.randn((8, 4, height, width), device=training.model.device)
     training.prepare()
     table.row(f"crops of {BLOCK} steps, cut and encoded", lambda: training.crops(1), repeats=1)
     table.row("DreamBooth: capture the UNet as a CUDA graph", training.graph, repeats=1)

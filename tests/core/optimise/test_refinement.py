@@ -18,7 +18,7 @@ from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.optimise.loop import optimise_scene
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.painted_views import PaintedRays
-from dpdy_core.optimise.refinement import Refinement, painted_loss, painted_size
+from dpdy_core.optimise.refinement import Refinement, painted_loss
 from dpdy_core.prior.finetuned import write_record
 from dpdy_core.prior.tiny import build_toy
 from dpdy_core.progress import Event, Reporter
@@ -146,9 +146,7 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
 
 @pytest.mark.parametrize(("size", "wanted"), [((24, 18), (12, 9)), ((640, 360), (12, 9)), ((90, 160), (9, 12))])
 def test_views_have_the_shape_of_the_frames(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    width, height = size
-    cameras = Cameras(torch.zeros(1, 3, 4), torch.ones(1, 2), torch.ones(1, 2), width, height)
-    assert painted_size(cameras, RedPainter()) == wanted
+    assert fitted_to_prior(*size, RedPainter.resolution, RedPainter.multiple) == wanted
 
 
 def test_pictures_that_are_not_finite_do_not_ruin_the_scene(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
