@@ -85,8 +85,8 @@ class PriorConfig(Section):
     interpolation: Share = Field(
         0.5,
         gt=0,
-        description="how far from the base model's weights towards the finetuned ones those lie that are used (WiSE-FT):"
-        " below 1 the prior learns the frames less by heart and keeps its sense of what none of them shows",
+        description="the weights used lie this far from the base model's towards the finetuned ones (WiSE-FT): below 1"
+        " the prior learns the frames less by heart and keeps its sense of what none of them shows",
     )
     rank: int = Field(8, ge=1, description="LoRA rank; alpha = rank")
     resolution: int = Field(

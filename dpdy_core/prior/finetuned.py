@@ -50,8 +50,8 @@ def base_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
 def interpolate_to_base(parameters: dict[str, torch.nn.Parameter], base: dict[str, Tensor], share: float) -> None:
     """Bring finetuned `parameters` back to base + `share` (finetuned - base), in place.
 
-    WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1). Of LoRA's product B A, whose base is
-    0, B alone is scaled.
+    WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1). Of LoRA's product B A, whose base
+    is 0, B alone is scaled.
     """
     if share == 1:
         return

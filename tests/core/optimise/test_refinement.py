@@ -10,7 +10,6 @@ from torch import Tensor
 from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RefinementConfig, RunConfig
 from dpdy_core.errors import Cancelled
-from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise import loop
 from dpdy_core.optimise.aimed_views import AimedViews
@@ -20,6 +19,7 @@ from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.painted_views import PaintedRays
 from dpdy_core.optimise.refinement import Refinement, painted_loss
 from dpdy_core.prior.finetuned import write_record
+from dpdy_core.prior.frames import fitted_to_prior
 from dpdy_core.prior.tiny import build_toy
 from dpdy_core.progress import Event, Reporter
 from dpdy_core.render.renderer import RayRendering, render_camera
@@ -146,7 +146,7 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
 
 @pytest.mark.parametrize(("size", "wanted"), [((24, 18), (12, 9)), ((640, 360), (12, 9)), ((90, 160), (9, 12))])
 def test_views_have_the_shape_of_the_frames(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    assert fitted_to_prior(*size, RedPainter.resolution, RedPainter.multiple) == wanted
+    assert fitted_to_prior(*size, resolution=12, multiple=3) == wanted
 
 
 def test_pictures_that_are_not_finite_do_not_ruin_the_scene(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
