@@ -25,7 +25,7 @@ from dpdy_core.prior.completion import (
 from dpdy_core.prior.denoiser import LatentBuffer, denoising_loss, held_out_loss
 from dpdy_core.prior.dreambooth import DreamBooth
 from dpdy_core.prior.finetuned import load_finetuned, write_record
-from dpdy_core.prior.inpainting import expected_latents, inpaint
+from dpdy_core.prior.inpainting import expected, expected_latents, inpaint
 from dpdy_core.prior.ldm3d import check_layout, load_ldm3d
 from dpdy_core.prior.motion import build_motion_adapter, motion_unet, predict_clip
 from dpdy_core.prior.push_pull import push_pull
@@ -165,38 +165,68 @@ def test_clips_are_denoised_without_a_picture(completing):
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
-def painted(model, rgbd, known, strength=0.0, steps=3, expected=True):
-    with torch.no_grad():
-        empty, text = (s.expand(len(rgbd), -1, -1) for s in model.encode_prompt(["", "a scene"]).chunk(2))
-    return inpaint(model, rgbd, known, text, empty, strength, steps, 1.0, torch.Generator().manual_seed(1), expected)
+def one_image(model, monkeypatch, goal):
+    """A network that expects the latents `goal`, from noise alone and from any noised picture; what it is asked."""
+    asked = []
 
-
-@pytest.mark.parametrize("strength", [0.0, 0.5])
-def test_the_unknown_part_becomes_what_is_expected_there(completing, monkeypatch, strength):
-    """With a network that expects one image, from noise alone and from any noised picture."""
-    rgbd, known, seen = pack(*view(1)), left_known(1), []
-    with torch.no_grad():
-        goal = completing.encode(pack(torch.full((1, 3, 32, 32), 0.25), torch.ones((1, 1, 32, 32))))
-        want = completing.decode(torch.cat([completing.encode(rgbd)[..., :4], goal[..., 4:]], dim=-1)).clamp(-1, 1)
-
-    def knows_one_image(noisy, timesteps, _text, context=None):
-        seen.append((int(timesteps[0]), context))
-        a = completing.alphas_cumprod[timesteps][:, None, None, None]
+    def predict(noisy, timesteps, _text, context=None):
+        asked.append((int(timesteps[0]), context))
+        a = model.alphas_cumprod[timesteps][:, None, None, None]
         return a.sqrt() * (noisy - a.sqrt() * goal) / (1 - a).sqrt() - (1 - a).sqrt() * goal
 
-    monkeypatch.setattr(completing, "predict", knows_one_image)
-    result = painted(completing, rgbd, known, strength)
+    monkeypatch.setattr(model, "predict", predict)
+    return asked
+
+
+def guessed(model, rgbd, known, seed=1):
+    with torch.no_grad():
+        text = model.encode_prompt(["a scene"]).expand(len(rgbd), -1, -1)
+    return expected(model, rgbd, known, text, torch.Generator().manual_seed(seed))
+
+
+def test_the_unknown_part_becomes_what_is_expected_there(completing, monkeypatch):
+    """The mean of what the model says of the picture and of its mirror image, shifted to meet the known part."""
+    rgbd, known = pack(*view(1)), left_known(1)
+    with torch.no_grad():
+        goal = completing.encode(pack(*view(1)) * 0.5)
+        says = completing.decode(goal)
+    mean = (says + says.flip(-1)) / 2
+    want = (mean + push_pull((rgbd - mean) * known, known)).clamp(-1, 1)
+    asked = one_image(completing, monkeypatch, goal)
+    result = guessed(completing, rgbd, known)
     assert torch.equal(result[..., :16], rgbd[..., :16])
     torch.testing.assert_close(result[..., 16:], want[..., 16:], atol=1e-4, rtol=1e-3)
-    assert seen[0][0] == 999
-    assert len(seen) == (1 if strength == 0 else 4)
-    assert all(torch.equal(context, completing.context(rgbd, known)) for _, context in seen)
+    shown = [completing.context(rgbd, known)] * 2 + [completing.context(rgbd.flip(-1), known.flip(-1))] * 2
+    assert [step for step, _ in asked] == [999] * 4
+    assert all(torch.equal(got, context) for (_, got), context in zip(asked, shown, strict=True))
 
 
-def test_a_fill_is_kept_where_nothing_is_expected_of_the_prior(completing):
-    rgbd = pack(*view())
-    assert torch.equal(painted(completing, rgbd, left_known(), expected=False), rgbd)
-    assert not torch.equal(painted(completing, rgbd, left_known()), rgbd)
+def test_what_is_expected_meets_the_known_part_without_a_seam(completing, monkeypatch):
+    """A guess that is too bright all over is as bright as the known part where they meet."""
+    rgbd, known = torch.full((1, 4, 32, 32), -0.5), left_known(1)
+    one_image(completing, monkeypatch, torch.zeros((1, 4, 8, 8)))
+    monkeypatch.setattr(completing, "decode", lambda _: torch.full((1, 4, 32, 32), 0.3))
+    torch.testing.assert_close(guessed(completing, rgbd, known), rgbd)
+
+
+def test_an_expectation_follows_its_generator_and_needs_a_model_that_completes(completing, toy):
+    rgbd, known = pack(*view()), left_known()
+    assert torch.equal(guessed(completing, rgbd, known), guessed(completing, rgbd, known))
+    assert not torch.equal(guessed(completing, rgbd, known), guessed(completing, rgbd, known, seed=2))
+    with pytest.raises(ValueError, match="not learnt to complete"):
+        guessed(toy, rgbd, known)
+
+
+def test_painting_shows_the_known_part_all_the_time(completing, monkeypatch):
+    rgbd, known = pack(*view(1)), left_known(1)
+    with torch.no_grad():
+        empty, text = completing.encode_prompt(["", "a scene"]).chunk(2)
+        asked = one_image(completing, monkeypatch, completing.encode(rgbd) * 0.5)
+    painted = inpaint(completing, rgbd, known, text, empty, 0.5, 3, 1.0, torch.Generator().manual_seed(1))
+    assert torch.equal(painted[..., :16], rgbd[..., :16])
+    assert not torch.equal(painted[..., 16:], rgbd[..., 16:])
+    assert len(asked) == 3
+    assert all(torch.equal(context, completing.context(rgbd, known)) for _, context in asked)
 
 
 def test_rows_without_a_picture_keep_their_timesteps_and_weights():

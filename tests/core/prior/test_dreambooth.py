@@ -1,4 +1,6 @@
 import json
+import math
+import shutil
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ from safetensors.torch import load_file
 from dpdy_core.errors import BadInput, Cancelled
 from dpdy_core.ingest.clip import read_transforms, write_transforms
 from dpdy_core.prior import dreambooth
-from dpdy_core.prior.dreambooth import finetune_prior, instance_prompt
+from dpdy_core.prior.dreambooth import cosine_decay, finetune_prior, instance_prompt
 from dpdy_core.prior.finetuned import load_finetuned
 from dpdy_core.prior.frames import TrainingFrames, held_out_frames, without_holes
 from dpdy_core.prior.ldm3d import load_ldm3d
@@ -45,7 +47,7 @@ def stop_after(step):
 
 
 def test_lora_finetuning_lowers_the_denoising_loss(run, settings):
-    record, events = train(run, with_prior(settings, steps=100, rank=4, class_images=0))
+    record, events = train(run, with_prior(settings, steps=100, rank=4, class_images=0, interpolation=1.0))
     assert record["denoising_loss_after"] < 0.95 * record["denoising_loss_before"]
     assert record["prompt"] == "a sks scene"
     assert files(run.prior) == ["prior.json", "pytorch_lora_weights.safetensors", "samples/000.png"]
@@ -188,7 +190,7 @@ def test_instance_prompt_puts_the_token_before_the_noun():
 
 
 def test_crops_hold_the_frame_and_are_never_mirrored(run):
-    frames = TrainingFrames(run.capture, 32, torch.device("cpu"), silent()[0])
+    frames = TrainingFrames(run.capture, 32, 8, torch.device("cpu"), silent()[0])
     fixed, valid = frames.fixed_crops([0, 1, 2])
     assert fixed.shape == (3, 4, 32, 32)
     torch.testing.assert_close(valid, torch.ones(3, 1, 32, 32))
@@ -201,6 +203,55 @@ def test_crops_hold_the_frame_and_are_never_mirrored(run):
     assert len({crop.sum().item() for crop in crops}) == 24
 
 
+def test_crops_have_the_shape_of_the_frames(run):
+    frames = TrainingFrames(run.capture, 96, 8, torch.device("cpu"), silent()[0])  # 48 x 40 pixels
+    assert frames.size == (96, 80)
+    whole, _ = frames.fixed_crops([0])
+    assert whole.shape == (1, 4, 80, 96)
+    rows, columns = (whole[0, 3] > 0.5).nonzero().unbind(-1)
+    # the near box takes columns 8 to 24 of 48 and rows 10 to 30 of 40
+    assert rows.min() == pytest.approx(20, abs=2)
+    assert rows.max() == pytest.approx(59, abs=2)
+    assert columns.min() == pytest.approx(16, abs=2)
+    assert columns.max() == pytest.approx(47, abs=2)
+    crops, valid = frames.random_crops(12, torch.Generator().manual_seed(0))
+    assert crops.shape == (12, 4, 80, 96)
+    assert valid.shape == (12, 1, 80, 96)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_weights_used_lie_between_the_base_and_the_finetuned_ones(run, settings, method):
+    """Merged weights, for whole UNets and for LoRA's product alike."""
+
+    def weights(folder):
+        return load_finetuned(folder, "cpu")[0].unet.state_dict()
+
+    base = load_ldm3d(settings.prior.model, "cpu").unet.state_dict()
+    train(run, with_prior(settings, finetune=method, interpolation=1.0))
+    whole = weights(run.prior)
+    shutil.rmtree(run.prior)
+    train(run, with_prior(settings, finetune=method, interpolation=0.25))
+    part = weights(run.prior)
+    moved = [name for name in base if not torch.equal(base[name], whole[name])]
+    assert len(moved) > 4
+    for name in base:
+        torch.testing.assert_close(part[name], torch.lerp(base[name], whole[name], 0.25), atol=1e-6, rtol=1e-5)
+
+
+def test_the_learning_rate_falls_to_nothing():
+    assert [cosine_decay(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_the_last_steps_change_less(run, settings, monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self, *a, **k: rates.append(self.param_groups[0]["lr"]) or step(self, *a, **k)
+    )
+    train(run, with_prior(settings, steps=4, learning_rate=1e-3))
+    assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
+
+
 def test_holes_in_depth_take_the_nearest_value():
     depth = np.zeros((5, 7), np.float32)
     depth[:, 0], depth[:, 6] = 1, 2
@@ -211,7 +262,7 @@ def test_holes_in_depth_take_the_nearest_value():
 
 
 def test_frames_held_out_score_and_never_train(run):
-    frames = TrainingFrames(run.capture, 32, torch.device("cpu"), silent()[0])
+    frames = TrainingFrames(run.capture, 32, 8, torch.device("cpu"), silent()[0])
     assert (frames.held_out, frames.used, frames.scored(4)) == ([1], [0, 2], [1])
     frames.images[1] = 255
     frames.images[0] = frames.images[2] = 0

@@ -146,10 +146,10 @@ def test_sampling_is_ddim_as_diffusers_does_it(toy):
 
 
 def test_sampling_follows_its_generator_and_can_be_stopped(toy):
-    first, _ = toy.sample(["a scene"], 2, 1.0, torch.Generator().manual_seed(0), resolution=16)
-    again, _ = toy.sample(["a scene"], 2, 1.0, torch.Generator().manual_seed(0), resolution=16)
-    other, _ = toy.sample(["a scene"], 2, 1.0, torch.Generator().manual_seed(1), resolution=16)
-    assert first.shape == (1, 3, 16, 16)
+    first, _ = toy.sample(["a scene"], 2, 1.0, torch.Generator().manual_seed(0), size=(24, 16))
+    again, _ = toy.sample(["a scene"], 2, 1.0, torch.Generator().manual_seed(0), size=(24, 16))
+    other, _ = toy.sample(["a scene"], 2, 1.0, torch.Generator().manual_seed(1), size=(24, 16))
+    assert first.shape == (1, 3, 16, 24)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
