@@ -53,7 +53,7 @@ def run(
     supervised: Supervised = False,
     pulse: Pulse = None,
     attempt: Attempt = 1,
-    until: Annotated[str, typer.Option("--until", hidden=True, help="The last stage to run.")] = STAGES[-1],
+    until: Annotated[str, typer.Option("--until", hidden=True, help="The last stage to run, or trunk.")] = STAGES[-1],
     as_json: AsJson = False,
 ) -> None:
     """Run the whole method on a capture, or resume a run.

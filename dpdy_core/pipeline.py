@@ -15,7 +15,7 @@ from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.capture import ingest_capture
 from dpdy_core.ingest.depth import estimate_depth
 from dpdy_core.ingest.masks import estimate_masks
-from dpdy_core.optimise.loop import optimise_scene
+from dpdy_core.optimise.loop import optimise_scene, optimise_trunk
 from dpdy_core.output.evaluation import evaluate_run
 from dpdy_core.output.report import write_report
 from dpdy_core.output.views import render_views
@@ -23,6 +23,7 @@ from dpdy_core.prior.dreambooth import finetune_prior
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir, read_json, sha256_file
 from dpdy_core.runtime import compute_deterministically, environment, resolve_device, seed_everything
+from dpdy_core.stages import TRUNK
 
 Stage = Callable[[RunDir, RunConfig, Reporter], None]
 
@@ -41,7 +42,8 @@ STAGE_FUNCTIONS: tuple[tuple[str, Stage], ...] = (
 def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str = STAGES[-1]) -> None:
     """Run or resume the stages of the run folder; after the last, write the report and the manifest.
 
-    With `until` the pipeline ends after that stage.
+    With `until` the pipeline ends after that stage. Until TRUNK it makes no prior, and leaves the scene where the
+    prior would begin.
 
     Raises DpdyError: BadInput for an unusable capture, Cancelled after a requested stop, JobFailed otherwise.
     """
@@ -52,7 +54,7 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str =
     run.write_config(config, source, environment(device))
     digest = _input_hash(run, source)
     try:
-        for name, stage in STAGE_FUNCTIONS[: STAGES.index(until) + 1]:
+        for name, stage in _stages(until):
             _run_stage(name, stage, run, config, reporter, digest)
     finally:
         run.write_manifest(attempt)
@@ -63,13 +65,20 @@ def run_pipeline(run: RunDir, reporter: Reporter, attempt: int = 1, until: str =
     reporter.emit("finished", numbers=read_json(run.metrics_file)["mean"])
 
 
+def _stages(until: str) -> tuple[tuple[str, Stage], ...]:
+    if until == TRUNK:
+        return (*STAGE_FUNCTIONS[: STAGES.index("prior")], (TRUNK, optimise_trunk))
+    return STAGE_FUNCTIONS[: STAGES.index(until) + 1]
+
+
 def _run_stage(name: str, stage: Stage, run: RunDir, config: RunConfig, reporter: Reporter, digest: str) -> None:
-    fingerprint = run.fingerprint(name, config, digest)
+    decided = "scene" if name == TRUNK else name
+    fingerprint = run.fingerprint(decided, config, digest)
     if run.is_done(name, fingerprint):
         reporter.skip(name)
         return
     reporter.start(name)
-    seed_everything(config.seed + STAGES.index(name))
+    seed_everything(config.seed + STAGES.index(decided))
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.monotonic()

@@ -11,6 +11,7 @@ from dpdy_core.ablation.rows import NO_VIDEOS, Row
 from dpdy_core.config import STAGES, RunConfig
 from dpdy_core.presets import resolve
 from dpdy_core.rundir import RunDir, config_hash, folder_atomic, read_json, write_json
+from dpdy_core.stages import TRUNK
 
 SHARED = ("depth", "prior")  # runs that agree up to one of these stages compute it once
 
@@ -90,12 +91,13 @@ def outcome(trial: Trial, failures: Mapping[Path, str]) -> dict[str, Any]:
     if not is_done(trial):
         return {**entry, "status": "pending"}
     records = {stage: run.stage_record(stage) or {} for stage in STAGES}
+    seconds = {stage: record.get("seconds") for stage, record in records.items()}
     metrics = read_json(run.metrics_file)
     return {
         **entry,
         "status": "done",
         "device": read_json(run.config_file)["environment"].get("device"),
-        "seconds": {stage: record.get("seconds") for stage, record in records.items()},
+        "seconds": {**seconds, TRUNK: _seconds_of_trunk(run)},
         "peak_memory_bytes": {stage: record.get("peak_memory_bytes") for stage, record in records.items()},
         "resolution": metrics["resolution"],
         "views": len(metrics["views"]),
@@ -104,6 +106,13 @@ def outcome(trial: Trial, failures: Mapping[Path, str]) -> dict[str, Any]:
         "truth": metrics["truth"],
         "notes": metrics["notes"],
     }
+
+
+def _seconds_of_trunk(run: RunDir) -> float:
+    """What the first part of the run's scene took elsewhere."""
+    scene, trunk = run.stage_record("scene"), run.stage_record(TRUNK)
+    adopted = scene is not None and trunk is not None and trunk["fingerprint"] == scene["fingerprint"]
+    return float(trunk["seconds"]) if adopted and trunk else 0.0
 
 
 def is_done(trial: Trial) -> bool:

@@ -1,7 +1,8 @@
-"""One ablation: shared stages first, then all rows; whatever is finished is kept."""
+"""One ablation: what rows share first, then all rows; whatever is finished is kept."""
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from dpdy_core.ablation.children import Work, run_all
 from dpdy_core.ablation.plan import SHARED, Trial, adopt, has, is_done, outcome, shared_folder
 from dpdy_core.ablation.strip import write_strip
 from dpdy_core.ablation.table import write_tables
+from dpdy_core.ablation.trunk import adopt_trunk, find_trunks, has_passed
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import BadInput, BadSettings
 from dpdy_core.rundir import RunDir, read_json
+from dpdy_core.stages import TRUNK
 
 Say = Callable[[str], None]
 
@@ -24,6 +27,7 @@ class Study:
         self.capture, self.out, self.trials = capture.resolve(), out, trials
         self.head = {"captures": [str(self.capture)], **head}
         self.failures: dict[Path, str] = {}
+        self.trunks = find_trunks(out, trials)
         if not capture.exists():
             raise BadInput(f"{capture} does not exist", "check the path")
         if out.exists() and any(out.iterdir()) and not (out / "ablation.json").exists():
@@ -41,6 +45,7 @@ class Study:
                 say(f"{trial.row.name} seed {trial.seed}: already done")
         for place, stage in enumerate(SHARED):
             self._share(list(todo.values()), SHARED[:place], stage, jobs, check, say)
+        self._share_trunks(list(todo.values()), jobs, check, say)
         left = [trial for trial in todo.values() if trial.folder not in self.failures]
         self._run_rows(left, jobs, check, say)
         return self.write()
@@ -53,25 +58,44 @@ class Study:
         for trial in trials:
             if trial.folder not in self.failures and not has(RunDir(trial.folder), trial.config, stage):
                 owners.setdefault(shared_folder(self.out, trial.config, stage), []).append(trial)
-        work = {}
+        work = []
         for folder, sharing in owners.items():
             run = RunDir(folder)
             if len(sharing) > 1 and not has(run, sharing[0].config, stage):  # what nobody shares a row does itself
                 self._prepare(run, sharing[0].config, before)
-                work[folder] = Work(run, stage)
-        for one, reason in run_all(list(work.values()), jobs, check):
+                work.append(Work(run, stage))
+        self._run_shared(work, owners, jobs, check, say)
+
+    def _share_trunks(self, trials: list[Trial], jobs: int, check: Callable[[], None], say: Say) -> None:
+        """Optimise once what the scenes of several trials have in common."""
+        owners: dict[Path, list[Trial]] = {}
+        for trial in trials:
+            trunk = self.trunks.get(trial.folder)
+            if trunk is None or trial.folder in self.failures:
+                continue
+            if not has_passed(RunDir(trial.folder), trial.config, trunk.step):
+                owners.setdefault(trunk.run.root, []).append(trial)
+        work = []
+        for sharing in owners.values():
+            trunk = self.trunks[sharing[0].folder]
+            if len(sharing) > 1 and not trunk.is_done():
+                self._prepare(trunk.run, trunk.config, ("depth",))
+                work.append(Work(trunk.run, TRUNK))
+        self._run_shared(work, owners, jobs, check, say)
+
+    def _run_shared(
+        self, work: list[Work], owners: dict[Path, list[Trial]], jobs: int, check: Callable[[], None], say: Say
+    ) -> None:
+        for one, reason in run_all(work, jobs, check):
             names = ", ".join(dict.fromkeys(trial.row.name for trial in owners[one.run.root]))
-            say(f"shared {stage} of {names}: {f'failed: {reason}' if reason else 'done'}")
+            say(f"shared {one.until} of {names}: {f'failed: {reason}' if reason else 'done'}")
             if reason:
                 self.failures |= {trial.folder: reason for trial in owners[one.run.root]}
 
     def _run_rows(self, trials: list[Trial], jobs: int, check: Callable[[], None], say: Say) -> None:
         started = time.monotonic()
         by_folder = {trial.folder: trial for trial in trials}
-        work = []
-        for trial in trials:
-            run = RunDir(trial.folder)
-            work.append(Work(run, "evaluate", lambda run=run, t=trial: self._prepare(run, t.config, SHARED)))  # type: ignore[misc]
+        work = [Work(RunDir(t.folder), "evaluate", partial(self._prepare_row, t)) for t in trials]
         for number, (one, reason) in enumerate(run_all(work, jobs, check), start=1):
             trial = by_folder[one.run.root]
             if reason:
@@ -79,6 +103,12 @@ class Study:
             self.write()
             eta = (time.monotonic() - started) / number * (len(work) - number)
             say(f"{_told(trial, reason)} ({number}/{len(work)}, eta {int(eta) // 60}:{int(eta) % 60:02d})")
+
+    def _prepare_row(self, trial: Trial) -> None:
+        run = RunDir(trial.folder)
+        self._prepare(run, trial.config, SHARED)
+        if trunk := self.trunks.get(trial.folder):
+            adopt_trunk(run, trial.config, trunk)
 
     def _prepare(self, run: RunDir, config: RunConfig, shared: tuple[str, ...]) -> None:
         """Write the run's config, and take over the stages that are finished elsewhere."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dpdy_core.ablation.rows import EXPECTATIONS, Expectation
 from dpdy_core.rundir import write_atomic, write_json
+from dpdy_core.stages import TRUNK
 
 # path in a run's mean scores, heading, digits
 COLUMNS = (
@@ -47,7 +48,7 @@ def markdown(document: Document) -> str:
         done = _done(row)
         failed = [run for run in row["runs"] if run["status"] == "failed"]
         cells = [_spread([_value(r["mean"], path) for r in done], digits) for path, _, digits in COLUMNS]
-        seconds = [_spread([r["seconds"]["scene"] for r in done], 0), _spread([_total(r) for r in done], 0)]
+        seconds = [_spread([_scene_seconds(r) for r in done], 0), _spread([_total(r) for r in done], 0)]
         count = str(len(done)) + (f" ({len(failed)} failed)" if failed else "")
         lines.append(_line([row["label"], count, *cells, *seconds]))
     for name, mean in baselines(document).items():
@@ -132,6 +133,12 @@ def _value(mean: dict[str, Any], path: str) -> float | None:
     return value
 
 
+def _scene_seconds(run: dict[str, Any]) -> float | None:
+    """Of the scene with its trunk, which it may have in common with other rows."""
+    seconds = run["seconds"]
+    return None if seconds["scene"] is None else seconds["scene"] + (seconds.get(TRUNK) or 0)
+
+
 def _total(run: dict[str, Any]) -> float:
     return sum(seconds or 0 for seconds in run["seconds"].values())
 
@@ -154,7 +161,8 @@ def _legend(document: Document) -> list[str]:
     own = f" (the true frames: {true[0]:.2f})" if true and true[0] is not None else ""
     return [
         f"Means over the held-out views; ± is the standard deviation over seeds. Preset `{document['preset']}`, "
-        f"settings `{document['settings']}`, {document['jobs']} runs at once on the device, which the seconds include.",
+        f"settings `{document['settings']}`, {document['jobs']} runs at once on the device, which the seconds include. "
+        "Stages that rows share count in full in each, and so does the trunk: the scene up to the prior's begin.",
         "PSNR in dB. Unseen: pixels that are not co-visible. MS-SSIM unseen: of the image with the truth everywhere "
         "else. Depth error: mean relative error after one factor a view. Flicker: mean change of static pixels between "
         f"a fixed camera's views, in levels of 255{own}. Sharpness: gradient energy over that of the truth.",

@@ -1,5 +1,7 @@
 """What a checkpoint says of a scene, and the scene that it gives back."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import Any
 import torch
 
 from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, tensors_below
-from dpdy_core.config import FieldsConfig, SamplingConfig
+from dpdy_core.config import FieldsConfig, RunConfig, SamplingConfig
 from dpdy_core.errors import BadSettings, JobFailed
+from dpdy_core.ingest.clip import read_transforms, training_part
+from dpdy_core.rundir import RunDir
 from dpdy_core.scene.contraction import Bounds
 from dpdy_core.scene.fusion import fuse_encoders
 from dpdy_core.scene.hashgrid import choose_backend
@@ -17,6 +21,13 @@ from dpdy_core.scene.scene import Scene
 
 SCENE = "scene."  # prefix of the scene's parameters among the tensors
 FRAMES = "frames."  # prefix of what was corrected per training frame
+
+
+def scene_identity(run: RunDir, config: RunConfig) -> str:
+    """Hash of what decides the optimisation: checkpoints made for anything else are left alone."""
+    sections = [section.model_dump(mode="json") for section in (config.prior, config.scene)]
+    settings = [config.seed, *sections, training_part(read_transforms(run.capture))]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def scene_header(scene: Scene) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The scene stage: optimise a 4D scene from the training clip and the finetuned prior."""
 
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -13,14 +11,15 @@ from torch import Tensor
 from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, tensors_below
 from dpdy_core.config import DistillationConfig, RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
-from dpdy_core.ingest.clip import Clip, load_clip, read_transforms, training_part
+from dpdy_core.ingest.clip import Clip, load_clip
 from dpdy_core.optimise.aimed_views import AimedViews
-from dpdy_core.optimise.checkpoint import scene_header
+from dpdy_core.optimise.checkpoint import scene_header, scene_identity
 from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
 from dpdy_core.optimise.refinement import Refinement
+from dpdy_core.optimise.schedule import first_step, prior_begins
 from dpdy_core.optimise.training import PAINTED, WITNESS, Training, restore
 from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.prior.finetuned import RECORD
@@ -40,8 +39,16 @@ from dpdy_core.scene.hashgrid import choose_backend
 from dpdy_core.scene.scene import Scene
 
 
-def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+def optimise_trunk(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
+    """Optimise the scene up to the step at which the prior begins; the last checkpoint is of that step."""
+    begin = prior_begins(config.scene)
+    optimise_scene(run, config, reporter, None if begin is None else first_step(begin, config.scene.steps))
+
+
+def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter, stop: int | None = None) -> None:
     """Optimise the scene, or go on from the newest valid checkpoint; the last checkpoint is the result.
+
+    With `stop`, a step before which no prior begins, the optimisation ends there, and needs no prior.
 
     Raises BadInput for a clip without training frames with cameras, JobFailed if the optimisation diverges, and
     Cancelled, after a checkpoint, if a stop was requested. A run that was killed anywhere and called again ends, on
@@ -51,7 +58,7 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     if clip is None:
         raise BadInput("no training frame has a camera pose", "check the cameras stage and train_filenames")
     device = resolve_device(config.device)
-    identity = _identity(run, config)
+    identity = scene_identity(run, config)
     if newest_checkpoint(run.scene, identity, reporter.warn) is None:
         _initialise(run, config, clip, device, identity)
     checkpoint = newest_checkpoint(run.scene, identity)
@@ -62,7 +69,7 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
         reporter.fall_back(reason)
     if device.type == "cuda":
         _try_to_graph(training.graph, "optimised", reporter)
-    _optimise(run, config, reporter, training, checkpoint)
+    _optimise(run, config, reporter, training, checkpoint, stop)
 
 
 def _try_to_graph(graph: Callable[[], None], verb: str, reporter: Reporter) -> None:
@@ -70,13 +77,6 @@ def _try_to_graph(graph: Callable[[], None], verb: str, reporter: Reporter) -> N
         graph()
     except RuntimeError as error:
         reporter.fall_back(f"the scene is {verb} without a CUDA graph, slower: {error}")
-
-
-def _identity(run: RunDir, config: RunConfig) -> str:
-    """Hash of what decides the optimisation: checkpoints made for anything else are left alone."""
-    sections = [section.model_dump(mode="json") for section in (config.prior, config.scene)]
-    settings = [config.seed, *sections, training_part(read_transforms(run.capture))]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _initialise(run: RunDir, config: RunConfig, clip: Clip, device: torch.device, identity: str) -> None:
@@ -90,11 +90,18 @@ def _initialise(run: RunDir, config: RunConfig, clip: Clip, device: torch.device
     save_checkpoint(run.scene, 0, {**scene_header(scene), "identity": identity}, training.state())
 
 
-def _optimise(run: RunDir, config: RunConfig, reporter: Reporter, training: Training, checkpoint: Checkpoint) -> None:
-    scene, steps = training.scene, config.scene.steps
+def _optimise(
+    run: RunDir,
+    config: RunConfig,
+    reporter: Reporter,
+    training: Training,
+    checkpoint: Checkpoint,
+    stop: int | None,
+) -> None:
+    scene, steps = training.scene, config.scene.steps if stop is None else stop
     header = {**scene_header(scene), "identity": checkpoint.header["identity"]}
     novel = NovelViews(training.clip, scene.bounds, config.scene.sds.resolution)
-    begin = _first_use_of_the_prior(run, config, reporter)
+    begin = _first_use_of_the_prior(run, config, reporter) if stop is None else None
     saved = time.monotonic()
     try:
         while training.step < steps:
@@ -121,15 +128,15 @@ def _first_use_of_the_prior(run: RunDir, config: RunConfig, reporter: Reporter) 
 
     Raises JobFailed if video distillation is asked for and the motion modules can't be had.
     """
-    terms = [term for term in (config.scene.sds, config.scene.video_sds, config.scene.refinement) if term.enabled]
-    if not terms:
+    begin = prior_begins(config.scene)
+    if begin is None:
         return None
     if not (run.prior / RECORD).exists():
         reporter.fall_back("there is no finetuned prior in this run: the scene is optimised without distillation")
         return None
     if config.scene.video_sds.enabled:
         find_motion_adapter(config.prior.motion_adapter or config.prior.model)
-    return min(term.begin for term in terms)
+    return begin
 
 
 def _begin_to_use_the_prior(

@@ -1,5 +1,6 @@
 """How settings move over training."""
 
+from dpdy_core.config import SceneConfig
 from dpdy_core.section import Number, within
 
 WARM_UP = 0.02  # share of training
@@ -24,3 +25,13 @@ def proposal_anneal(progress: Number) -> Number:
     """
     share = within(progress / 0.25)
     return 10 * share / (9 * share + 1)
+
+
+def prior_begins(scene: SceneConfig) -> float | None:
+    """The training progress at which distillation or refinement begins, None if there is neither."""
+    return min((term.begin for term in (scene.sds, scene.video_sds, scene.refinement) if term.enabled), default=None)
+
+
+def first_step(begin: float, steps: int) -> int:
+    """The first of `steps` before which the training progress is at least `begin`; `steps` if there is none."""
+    return next((step for step in range(steps) if step / steps >= begin), steps)

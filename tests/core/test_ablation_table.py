@@ -58,6 +58,14 @@ def test_rows_have_means_spreads_and_gaps() -> None:
     assert len({line.count("|") for line in text.splitlines()[2:8]}) == 1
 
 
+def test_the_seconds_of_a_shared_trunk_count_in_the_scenes_and_in_all() -> None:
+    shared = document()
+    for run in shared["rows"][0]["runs"]:
+        run["seconds"]["trunk"] = 30.0
+    assert cells(markdown(shared), "full method")[-2:] == ["90 ± 1", "100 ± 1"]
+    assert cells(markdown(shared), "no prior")[-2:] == ["60 ± 1", "70 ± 1"]
+
+
 def test_gains_are_taken_seed_by_seed() -> None:
     gains, holds = judged(document(), Expectation("full", "no_prior", "unseen.psnr", 2.0))  # type: ignore[misc]
     assert (gains, holds) == ([1.0, 3.0], True)

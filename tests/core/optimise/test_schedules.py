@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from optimise_scenes import write_capture
 
 from dpdy_core.config import FieldsConfig, LossConfig
 from dpdy_core.ingest.clip import load_clip
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.objective import Term, free_terms, observed_terms, weighted_sum
-from dpdy_core.optimise.schedule import camera_rate_factor, learning_rate_factor, proposal_anneal
+from dpdy_core.optimise.schedule import camera_rate_factor, first_step, learning_rate_factor, proposal_anneal
 from dpdy_core.scene.contraction import find_bounds
 from dpdy_core.section import Ramp
 
@@ -32,6 +34,13 @@ def test_anneal_ends_at_one() -> None:
     assert proposal_anneal(0.0) == 0
     assert proposal_anneal(0.01) < proposal_anneal(0.1) < 1
     assert proposal_anneal(0.25) == proposal_anneal(1.0) == 1
+
+
+@given(st.floats(0, 1), st.integers(0, 300))
+def test_the_first_step_of_a_prior_is_where_the_loop_would_begin_it(begin: float, steps: int) -> None:
+    step = first_step(begin, steps)
+    assert step == steps or step / steps >= begin
+    assert step == 0 or (step - 1) / steps < begin
 
 
 def test_the_weighted_sum_follows_the_ramps() -> None:
