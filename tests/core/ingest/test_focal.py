@@ -27,4 +27,4 @@ def test_a_camera_of_another_kind_is_measured_alone() -> None:
 def test_tags_of_the_file_are_expected_more_surely_than_any_phone() -> None:
     assert prior_of(None) == PHONE
     assert prior_of(1.4) == FocalPrior(1.4, TAGGED_DEVIATION)
-    assert TAGGED_DEVIATION < PHONE.deviation
+    assert PHONE.deviation > TAGGED_DEVIATION

@@ -178,7 +178,7 @@ def test_a_focal_length_that_the_pictures_hardly_tell_is_weighed_with_what_is_ex
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     focal = []
-    for name, prior in (("wide", FocalPrior(0.7, 0.05)), ("narrow", FocalPrior(1.1, 0.05))):
+    for name, prior in (("wide", FocalPrior(0.85, 0.1)), ("narrow", FocalPrior(1.1, 0.1))):
         monkeypatch.setattr("dpdy_core.ingest.structure.prior_of", lambda _hint, prior=prior: prior)
         room = write_room(tmp_path / name, sideways(8, 0.06), given=False)
         _run(room)
