@@ -24,8 +24,9 @@ def describe_cameras(capture: Path, report: dict[str, Any]) -> dict[str, Any]:
 
     `source` (`capture` or `sfm`), `motion` (`moving`, `turning` or `static`; None where poses were given) and `note`
     (what was done instead of structure from motion), `registered_share` (interpolated poses do not count),
-    `reprojection_error_px` (mean, at the stored size; None without structure from motion), `multi_view_factor` (degrees
-    per second), `baseline` (see `_baseline`).
+    `reprojection_error_px` (mean, at the stored size; None without structure from motion), `focal_deviation`
+    (standard deviation of a focal length that was found, as a share of it; None where it was given or cannot be told),
+    `multi_view_factor` (degrees per second), `baseline` (see `_baseline`).
     """
     document = read_transforms(capture)
     frames = [frame for frame in frames_of(document, "train") if "transform_matrix" in frame]
@@ -41,6 +42,7 @@ def describe_cameras(capture: Path, report: dict[str, Any]) -> dict[str, Any]:
         "note": document.get("camera_note"),
         "registered_share": round(measured / max(report["chosen"]["train"], 1), 4),
         "reprojection_error_px": None if error is None else round(error, 3),
+        "focal_deviation": _rounded(document.get("focal_deviation")),
         "multi_view_factor": _rounded(multi_view_factor(cameras, float(document["fps"]))),
         "baseline": _rounded(_baseline(cameras, points)),
     }

@@ -103,6 +103,8 @@ def _find(run: RunDir, config: RunConfig, document: dict[str, Any], reporter: Re
     numbers = {"registered": placed / len(footage.train), "focal_px": float(document["fl_x"])}
     if solution.model is not None:
         numbers |= {"reprojection_error_px": solution.model.reprojection_error, "points": len(solution.model.xyz)}
+        if solution.model.focal_deviation is not None:
+            numbers["focal_deviation"] = solution.model.focal_deviation
     reporter.step(1, 1, **numbers)
 
 
@@ -138,4 +140,7 @@ def _adopt(run: RunDir, document: dict[str, Any], footage: Footage, solution: So
     document["camera_motion"] = solution.motion
     document.pop("camera_note", None)
     document |= {"camera_note": solution.note} if solution.note else {}
+    document.pop("focal_deviation", None)
+    if solution.model is not None and solution.model.focal_deviation is not None:
+        document["focal_deviation"] = solution.model.focal_deviation
     document |= {"fl_x": k.fx * x, "fl_y": k.fy * y, "cx": k.cx * x, "cy": k.cy * y}

@@ -36,7 +36,7 @@ SCALE_TOLERANCE = 0.05  # a metric depth off by less is left as it is
 USELESS = 0.7  # depth whose error is more than this share of a constant depth's is worse than none
 HARMLESS = 0.05  # unless the error is this small: a flat scene
 BAD_RESIDUAL = 0.15  # median relative error after alignment that a user should know of
-WEIGHTS = {"points": 1.0, "model": 3.0, "sweep": 2.0, "masks": 4.0}  # about the time that each part takes
+WEIGHTS = {"points": 1.0, "model": 3.0, "sweep": 2.0, "masks": 5.0}  # about the time that each part takes
 FARTHEST = 60.0  # times the clip's median depth: what lies beyond is put there, so that 16 bits suffice
 
 

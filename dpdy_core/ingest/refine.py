@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.ingest.drift import drifts
 from dpdy_core.ingest.flow import consistent, flow_pair, grey, pixel_grid
 from dpdy_core.ingest.pieces import without_specks
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
@@ -20,8 +21,9 @@ BLUR = 0.7  # pixels: deviation of the smoothing against resampling
 SHADE = (0.55, 1.05)  # brightness that a shadow, or its end, leaves of a surface
 SHADE_WINDOW = 7  # pixels
 MOST = 2.0  # times DIFFERENT, beyond which nothing is more certain
-EARLIER = (1.0, 0.5)  # what the mask so far counts, in units of DIFFERENT, where the background is unknown, doubtful
-BY_FLOW = 0.4  # the same for what flow draws, where the background confirms it: part of a mover may have its colours
+EARLIER = (1.0, 0.25)  # what the mask so far counts, in units of DIFFERENT, where the background is unknown, doubtful
+DRIFT = 0.6  # the most that drift counts, in units of DIFFERENT: part of a mover may have the background's colours
+DRIFTING = (4.0, 24.0)  # grey levels (see `drifts`) from which it counts, and counts in full
 WORKERS = 8  # frames looked at at once
 GUIDE_RADIUS, GUIDE_EPSILON = 8, 1e-3
 EVIDENCE = 0.8  # in units of DIFFERENT, smoothed, from which a pixel moves
@@ -42,33 +44,32 @@ def refined_masks(
     `check(done, total)` is called after each frame and may raise.
     """
     count, height, width = moving.shape
-    by_flow: np.ndarray = np.zeros(moving.shape, np.float32)
-    drawn_by_flow = moving
     smooth = np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in images])
     full = pinholes(cameras.resized(width, height))
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         greys = [grey(image) for image in images]
         flows = list(pool.map(lambda i: _flows(greys[i], greys[i + 1]), range(count - 1)))
+        drift = drifts(images, full, pool, lambda done, _: check(done, (ROUNDS + 1) * count))
+        drifting = [DRIFT * np.clip((d - DRIFTING[0]) / (DRIFTING[1] - DRIFTING[0]), 0, 1) for d in drift]
         for turn in range(ROUNDS):
             depth = static_depth(~(moving | ignored))
             small = pinholes(cameras.resized(depth.shape[2], depth.shape[1]))
             chosen = [sources(i, depth[i], small) for i in range(count)]
             behind = background_depth(depth, small, chosen)
             surface = np.stack([cv2.resize(d, (width, height), interpolation=cv2.INTER_LINEAR) for d in behind])
-            look = partial(_evidence, smooth, moving, by_flow, ignored, surface, full, chosen)
+            look = partial(_evidence, smooth, moving, drifting, ignored, surface, full, chosen)
             found: list[np.ndarray] = []
             for evidence in pool.map(look, range(count)):
                 found.append(evidence)
-                check(turn * count + len(found), ROUNDS * count)
+                check((turn + 1) * count + len(found), (ROUNDS + 1) * count)
             moving = np.stack(list(pool.map(partial(_drawn, images, found, flows, ignored), range(count))))
-            by_flow = BY_FLOW * np.stack([confirmed(*pair) for pair in zip(drawn_by_flow, moving, strict=True)])
     return moving
 
 
 def _evidence(
     smooth: np.ndarray,
     moving: np.ndarray,
-    by_flow: np.ndarray,
+    drifting: list[np.ndarray],
     ignored: np.ndarray,
     surface: np.ndarray,
     cameras: list[Pinhole],
@@ -78,8 +79,10 @@ def _evidence(
     """(H, W) float32 how surely frame `i` moves, in units of DIFFERENT, the static scene's depth being `surface`."""
     colours, known = plate(i, smooth, moving | ignored, surface, cameras, chosen[i])
     off = np.where(known == UNKNOWN, 0, difference(smooth[i].astype(np.float32), colours)) / DIFFERENT
+    # An edge pixel shows part of the mover: where what it borders on differs more than need be, so must it.
+    off = off * np.minimum(1, MOST / np.maximum(cv2.dilate(off, np.ones((3, 3), np.uint8)), MOST))
     doubt = np.select([known == CLEAN, known == UNKNOWN], [0, EARLIER[0]], EARLIER[1]) * moving[i]
-    evidence: np.ndarray = (np.minimum(off, MOST) + doubt + by_flow[i]).astype(np.float32)
+    evidence: np.ndarray = (np.minimum(off, MOST) + doubt + drifting[i]).astype(np.float32)
     return evidence
 
 
@@ -109,15 +112,6 @@ def _flows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarra
     there, back = consistent(forward, backward), consistent(backward, forward)
     forward[~there], backward[~back] = np.nan, np.nan
     return forward.astype(np.float16), backward.astype(np.float16)
-
-
-def confirmed(mask: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """(H, W) float32: of each connected piece of `mask` (H, W) bool the share that is `moving` (H, W) bool; else 0."""
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    inside = np.bincount(labels.ravel(), weights=moving.ravel().astype(float), minlength=count)
-    share = inside / np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
-    share[0] = 0
-    return share[labels].astype(np.float32)
 
 
 def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:

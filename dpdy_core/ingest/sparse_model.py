@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dpdy_core.ingest.focal import PHONE
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -30,7 +32,7 @@ class Attempt:
 
 # With little parallax the focal length that bundle adjustment ends at depends on the first guess: 0.85 (61 degrees) is
 # that of a phone; COLMAP's own 1.2 was seen to end 13 % off where 0.85 ends 0.5 % off.
-FOCAL = 0.85
+FOCAL = PHONE.share
 FOCAL_GUESSES = (FOCAL, 1.5)
 ORDERED_FRAMES = 60  # longer clips are matched along time first, not all pairs
 ALL_PAIRS_FRAMES = 150  # longer clips are never matched in all pairs
@@ -92,6 +94,8 @@ class SparseModel:
     reprojection_error: float  # mean, pixels
     colmap: Any  # the pycolmap.Reconstruction, and
     database: Path  # its features and matches, to place further images against it
+    focal_deviation: float | None = None  # standard deviation over the focal length; None: given, or it cannot be told
+    focal_expected: bool = False  # whether what ordinary cameras have counted in the focal length
 
     def parallax(self) -> float:
         """Degrees between the outermost cameras as seen from a point at the median depth."""

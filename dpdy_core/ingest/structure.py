@@ -8,6 +8,7 @@ import numpy as np
 
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import CamerasFailed, JobFailed
+from dpdy_core.ingest.focal import SURE, prior_of
 from dpdy_core.ingest.footage import Footage
 from dpdy_core.ingest.sparse_model import FOCAL, FOCAL_GUESSES, Attempt, Evidence, Intrinsics, SparseModel, attempts
 from dpdy_core.ingest.stillness import STILL, background_shift
@@ -18,7 +19,6 @@ CameraMotion = Literal["moving", "turning", "static"]
 
 ENOUGH = 0.95  # share of the training frames below which structure from motion is tried again
 NEIGHBOURS = 24  # training frames that a held-out frame is compared with
-FAR_APART = 3.0  # degrees between the outermost cameras, below which the focal length cannot be told
 STEPS = 1000  # of the stage's progress
 TAKEN = 0.8  # share of the progress that is left which a try takes: mostly one is enough
 MOSTLY_MOVING = 0.5  # share of moving pixels above which masks leave too little
@@ -75,7 +75,9 @@ def find_cameras(footage: Footage, workspace: Path, config: RunConfig, reporter:
         def progress(done: float, before: int = number) -> None:
             reporter.step(int(STEPS * progress_of_tries(before, done)), STEPS)
 
-        model, evidence = sfm.reconstruct(workspace, footage.train, footage.known, attempt, config.seed, progress)
+        model, evidence = sfm.reconstruct(
+            workspace, footage.train, footage.known, attempt, prior_of(footage.focal_hint), config.seed, progress
+        )
         share = 0.0 if model is None else len(model.w2c) / len(footage.train)
         if best is None or share > best.share:
             best = _Outcome(attempt, model, evidence, share)
@@ -93,15 +95,22 @@ def find_cameras(footage: Footage, workspace: Path, config: RunConfig, reporter:
         raise _failure(best.share, best.evidence, moving, least)
     if best.share < ENOUGH:
         reporter.warn(f"{best.share:.0%} of the training frames could be placed: {_cause(best.evidence, moving)[0]}")
-    angle = best.model.parallax()
-    if angle < FAR_APART and footage.known is None:
-        reporter.warn(
-            f"the camera hardly moves ({angle:.1f} degrees as seen from the scene): the focal length, and with it all "
-            "depth, may be wrong by 10 % or more; give the intrinsics or move the camera farther"
-        )
+    _tell_focal(best.model, reporter)
     queries = footage.queries([name for name in footage.train if name in best.model.w2c], NEIGHBOURS)
     found = localise.localise(best.model, queries, best.attempt, config.seed, reporter.check)
     return Solution(best.model.w2c | found, best.model.intrinsics, "moving", "", best.model)
+
+
+def _tell_focal(model: SparseModel, reporter: Reporter) -> None:
+    """Warn of a focal length that the pictures hardly tell."""
+    if model.focal_deviation is None or model.focal_deviation <= SURE:
+        return
+    how = "weighed with what phone cameras or the file's tags let expect, " if model.focal_expected else ""
+    reporter.warn(
+        f"the camera hardly moves ({model.parallax():.1f} degrees as seen from the scene): the focal length, {how}is "
+        f"known to {model.focal_deviation:.0%} only (one standard deviation), and with it all depth; give the "
+        "intrinsics or move the camera farther"
+    )
 
 
 def progress_of_tries(before: int, done: float) -> float:

@@ -78,6 +78,7 @@ def test_the_report_of_a_run_speaks_of_the_cameras_it_found(tmp_path: Path) -> N
     numbers = [e for e in room.events if e["event"] == "step"][-1]["numbers"]
     assert report["cameras"]["registered_share"] == pytest.approx(0.8)
     assert report["cameras"]["reprojection_error_px"] == pytest.approx(numbers["reprojection_error_px"], rel=0.05)
+    assert 0 < report["cameras"]["focal_deviation"] < 0.05
     assert report["cameras"]["multi_view_factor"] > 1
     assert report["verdict"] == "risky"  # a first look had said that too little hangs together
     assert any("only 80% of the frames found their camera" in r["what"] for r in report["reasons"])
@@ -90,6 +91,7 @@ def test_given_cameras_are_described_without_points(tmp_path: Path) -> None:
     found = describe_cameras(room.run.capture, {"chosen": {"train": 6}})
     assert (found["source"], found["registered_share"]) == ("capture", 1.0)
     assert found["reprojection_error_px"] is None
+    assert found["focal_deviation"] is None
     assert found["baseline"] is None
     add_cameras(room.run)  # without a report of ingest there is nothing to add to
     assert not room.run.capture_report_file.exists()

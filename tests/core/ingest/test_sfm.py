@@ -10,6 +10,7 @@ from dpdy_core.errors import BadInput, CamerasFailed, Cancelled
 from dpdy_core.geometry.similarity import umeyama
 from dpdy_core.ingest.cameras import between, solve_cameras
 from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
+from dpdy_core.ingest.focal import FocalPrior
 from dpdy_core.ingest.sparse import POINTS_FILE, SparsePoints
 from dpdy_core.ingest.sparse_model import Intrinsics, SparseModel
 from dpdy_core.progress import Event, Reporter
@@ -153,10 +154,37 @@ def test_parallax_is_the_angle_between_the_outermost_cameras() -> None:
 
 
 def test_a_camera_that_hardly_moves_has_an_uncertain_focal_length(tmp_path: Path) -> None:
-    room = write_room(tmp_path, sideways(8, 0.12), given=False)
+    room = write_room(tmp_path, sideways(8, 0.06), given=False)
     _run(room)
-    assert read_transforms(room.run.capture)["camera_motion"] == "moving"
-    assert any("the focal length, and with it all depth, may be wrong" in m for m in room.said("warning"))
+    document = read_transforms(room.run.capture)
+    assert document["camera_motion"] == "moving"
+    deviation = document["focal_deviation"]
+    assert deviation > 0.03
+    assert abs(np.log(document["fl_x"] / FOCAL)) < 3 * deviation
+    assert any(f"is known to {deviation:.0%} only (one standard deviation)" in m for m in room.said("warning"))
+
+
+def test_a_camera_that_moves_knows_its_focal_length(solved: tuple[Room, dict[str, np.ndarray]]) -> None:
+    room, _ = solved
+    deviation = read_transforms(room.run.capture)["focal_deviation"]
+    assert 0 < deviation < 0.01
+    assert [e for e in room.events if e["event"] == "step"][-1]["numbers"]["focal_deviation"] == pytest.approx(
+        deviation, rel=1e-3
+    )
+    assert not any("focal length" in m for m in room.said("warning"))
+
+
+def test_a_focal_length_that_the_pictures_hardly_tell_is_weighed_with_what_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    focal = []
+    for name, prior in (("wide", FocalPrior(0.85, 0.1)), ("narrow", FocalPrior(1.1, 0.1))):
+        monkeypatch.setattr("dpdy_core.ingest.structure.prior_of", lambda _hint, prior=prior: prior)
+        room = write_room(tmp_path / name, sideways(8, 0.06), given=False)
+        _run(room)
+        focal.append(read_transforms(room.run.capture)["fl_x"] / SIZE[0])
+        assert any("weighed with what" in m for m in room.said("warning"))
+    assert focal[0] < focal[1] - 0.01
 
 
 def test_blank_frames_fail_with_their_cause(tmp_path: Path) -> None:
