@@ -28,6 +28,7 @@ HELD_OUT = (("test_a", 18.0, 2.0), ("test_b", -12.0, 14.0))  # degrees beyond th
 MILLIMETRE = 0.001
 SEEN_BY = 3  # training frames that make a point co-visible
 POINTS = 1 << 14  # followed at once
+FOLLOWED = 10  # training frames in which a view's points are followed in about the time that a view is drawn
 FPS = 12
 MIN_SIZE, MAX_SIZE = 16, 4096
 
@@ -49,14 +50,17 @@ def make_capture(out: Path, scene: str, frames: int, width: int, height: int, se
     times = torch.tensor([t / (frames - 1) for _, t in views])
     cameras = _cameras(moving_scene.sweep, times[:frames], len(steps), width, height)
     world = moving_scene.at(times)
-    images = _draw_all(world, cameras, reporter)
+    each = math.ceil(frames / FOLLOWED)
+    total = len(views) + each * (len(views) - frames)
+    images = _draw_all(world, cameras, total, reporter)
     with folder_atomic(out) as folder:
         for name in ("images", "depth", "motion_masks", "covisible"):
             (folder / name).mkdir()
         _write_maps(folder, [name for name, _ in views], images, _motion(moving_scene, world, images))
-        for (name, _), seen in zip(views[frames:], _covisible(world, cameras, images, frames), strict=True):
-            reporter.check()
+        covisible = zip(views[frames:], _covisible(world, cameras, images, frames), strict=True)
+        for number, ((name, _), seen) in enumerate(covisible, start=1):
             _write_png(folder / "covisible" / f"{name}.png", _mask(seen))
+            reporter.step(len(views) + each * number, total)
         _write_video(folder / "rgb.mp4", _bytes(images.rgb[:frames]))
         write_json(folder / "transforms.json", _document(views, frames, cameras))
     reporter.done(frames=frames, held_out=len(views) - frames)
@@ -96,11 +100,11 @@ def _cameras(sweep: float, times: Tensor, held_out: int, width: int, height: int
     )
 
 
-def _draw_all(world: World, cameras: Cameras, reporter: Reporter) -> Images:
+def _draw_all(world: World, cameras: Cameras, total: int, reporter: Reporter) -> Images:
     drawn = []
     for i in range(len(world)):
         drawn.append(draw(world[i : i + 1], cameras[slice(i, i + 1)]))
-        reporter.step(i + 1, len(world))
+        reporter.step(i + 1, total)
     return Images(*(torch.cat([getattr(one, name) for one in drawn]) for name in ("rgb", "depth", "place")))
 
 

@@ -205,3 +205,12 @@ def test_a_stopped_capture_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         make_capture(tmp_path / "out", "rigid", 3, 32, 24, 0, reporter)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_goes_on_until_what_is_co_visible_is_known(tmp_path: Path) -> None:
+    steps = []
+    reporter = Reporter(lambda event: steps.append(event) if event["event"] == "step" else None, interval=0)
+    make_capture(tmp_path / "out", "rigid", 12, 32, 24, 0, reporter)
+    written = 12 + 8  # two held-out cameras at four times
+    assert [event["step"] for event in steps] == [*range(1, written + 1), *range(written + 2, written + 17, 2)]
+    assert {event["total"] for event in steps} == {written + 16}
