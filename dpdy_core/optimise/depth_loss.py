@@ -1,6 +1,5 @@
 """Losses on disparity, in a known scale and up to an unknown scale and shift."""
 
-import torch
 from torch import Tensor
 
 from dpdy_core.optimise.reconstruction import masked_mean
@@ -11,38 +10,17 @@ def aligned_depth_loss(disparity: Tensor, target: Tensor, weight: Tensor) -> Ten
     return masked_mean((disparity - target).abs(), weight)
 
 
-def affine_invariant_depth_loss(
-    disparity: Tensor, target: Tensor, weight: Tensor, frame: Tensor, frames: int
-) -> Tensor:
-    """RMS difference of rendered disparity (R,) and the target (R,) after the best scale and shift for each frame.
+def affine_invariant_depth_loss(disparity: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """1 - the correlation of rendered disparity (R,) and the target (R,): whatever the clip's scale and shift may be.
 
-    The scale and shift that map the *target* onto the detached render are solved in closed form by weighted least
-    squares, per frame (`frame` (R,) in [0, frames)). The residual is then orthogonal to the target and to constants,
-    and so is the gradient of each frame's RMS: a step changes the shape of the render's disparity and neither its
-    scale nor its shift. Normalising the render by its own deviation instead pulls the scene towards the cameras.
+    It is half the mean square of their difference once both have mean 0 and variance 1: the loss of Ranftl et al. 2022
+    (eq. 6), with mean and deviation in place of median and mean deviation, over rays of all frames. Its gradient is
+    orthogonal to constants and to the rendered disparity, so that a step changes the render's shape and neither its
+    scale nor its shift; and it fades where the shape is right. 1 where either is flat.
+
+    A target fitted to the render by least squares instead is flat where the two do not agree yet, as at the beginning,
+    and flattens the scene; medians and mean deviations let few pixels beside the camera pay for all others.
     """
-    with torch.no_grad():
-        scale, shift = fit_scale_and_shift(target, disparity, weight, frame, frames)
-        aligned = scale[frame] * target + shift[frame]
-    empty = torch.zeros(frames, dtype=disparity.dtype, device=disparity.device)
-    mass = empty.index_add(0, frame, weight)
-    squares = empty.index_add(0, frame, weight * (disparity - aligned).square()) / mass.clamp_min(1e-9)
-    return masked_mean((squares + 1e-10).sqrt(), mass)
-
-
-def fit_scale_and_shift(x: Tensor, y: Tensor, weight: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Scale and shift (groups,) that bring `x` closest to `y` (R,) in each group, in the least-squares sense.
-
-    The scale is never negative. Groups without spread get the scale zero: their mean alone.
-    """
-
-    def total(values: Tensor) -> Tensor:
-        return torch.zeros(groups, dtype=x.dtype, device=x.device).index_add(0, group, values)
-
-    mass = total(weight).clamp_min(1e-9)
-    mean_x, mean_y = total(weight * x) / mass, total(weight * y) / mass
-    dx, dy = x - mean_x[group], y - mean_y[group]
-    variance = total(weight * dx * dx) / mass
-    covariance = total(weight * dx * dy) / mass
-    scale = (covariance / variance.clamp_min(1e-12)).clamp_min(0)
-    return scale, mean_y - scale * mean_x
+    dx, dy = target - masked_mean(target, weight), disparity - masked_mean(disparity, weight)
+    spread = (masked_mean(dx * dx, weight) * masked_mean(dy * dy, weight)).clamp_min(1e-12).sqrt()
+    return 1 - masked_mean(dx * dy, weight) / spread

@@ -25,7 +25,6 @@ class Observation:
     batch: RayBatch
     rendering: RayRendering
     unit: float  # world units in one normalised unit: disparities are compared in normalised units
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _aligned_depth(o: Observation) -> Tensor:
 def _affine_depth(o: Observation) -> Tensor:
     weight = _depth_weight(o)
     target = _target_disparity(o) * (weight > 0)
-    return affine_invariant_depth_loss(o.rendering.disparity * o.unit, target, weight, o.batch.frame, o.frames)
+    return affine_invariant_depth_loss(o.rendering.disparity * o.unit, target, weight)
 
 
 def _interlevel(r: RayRendering) -> Tensor:

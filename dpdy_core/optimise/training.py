@@ -151,7 +151,7 @@ class Training:
             **self.alone,
         )
         rendering = self._exposed(rendering, batch.frame)
-        observation = Observation(batch, rendering, self.scene.bounds.radius, len(self.clip))
+        observation = Observation(batch, rendering, self.scene.bounds.radius)
         observed, numbers = weighted_sum(self.observed, observation, progress)
         free, more = weighted_sum(self.free, rendering, progress)
         loss = observed + free
