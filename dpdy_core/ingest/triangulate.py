@@ -10,7 +10,11 @@ from dpdy_core.ingest.flow import consistent, flow_pair
 from dpdy_core.ingest.pinhole import Pinhole
 from dpdy_core.ingest.sparse import SparsePoints
 
-OFFSETS = (-8, -4, -2, -1, 1, 2, 4, 8)  # frames that each frame is matched with
+GAPS = (1, 2, 4, 8, 16, 32)  # frames, to both sides, that each frame is matched over
+NEAR = (
+    8  # longer gaps only where they are at most LONGEST of the clip: the more frames, the less the camera moves in one
+)
+LONGEST = 1 / 6
 SPACING = 5  # pixels between candidate points
 MIN_TEXTURE = 2e-4  # smaller eigenvalue of the structure tensor; weaker corners slide
 MAX_EPIPOLAR = 1.0  # pixels
@@ -34,12 +38,9 @@ def triangulate(
     xyz, frame, xy, depths = [], [], [], []
     for i, camera in enumerate(cameras):
         pixels = _corners(frames[i], static[i])
-        estimates = [
-            _depths(frames, static, cameras, i, i + offset, pixels)
-            for offset in OFFSETS
-            if 0 <= i + offset < len(frames)
-        ]
-        depth = _agreed(np.stack(estimates)) if estimates else np.full(len(pixels), np.nan)
+        neighbours = [i + offset for offset in offsets(len(frames)) if 0 <= i + offset < len(frames)]
+        found = [_depths(frames, static, cameras, i, j, pixels) for j in neighbours]
+        depth = agreed(*map(np.stack, zip(*found, strict=True))) if found else np.full(len(pixels), np.nan)
         good = np.isfinite(depth)
         xyz.append(camera.lift(pixels[good], depth[good]))
         frame.append(np.full(good.sum(), i))
@@ -50,6 +51,12 @@ def triangulate(
     return SparsePoints(
         np.concatenate(xyz), names, np.concatenate(frame), np.arange(count), np.concatenate(xy), np.concatenate(depths)
     )
+
+
+def offsets(count: int) -> list[int]:
+    """The frames before and after that a frame of a clip of `count` frames is matched with."""
+    gaps = [gap for gap in GAPS if gap <= max(NEAR, LONGEST * count)]
+    return [-gap for gap in reversed(gaps)] + gaps
 
 
 def _corners(image: np.ndarray, static: np.ndarray) -> np.ndarray:
@@ -69,11 +76,14 @@ def _depths(
     i: int,
     j: int,
     pixels: np.ndarray,
-) -> np.ndarray:
-    """(N,) planar depth in frame i of `pixels` (N, 2) by their match in frame j; NaN where that fails."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) planar depth in frame i of `pixels` (N, 2) by their match in frame j, and the rays' angle in degrees.
+
+    NaN, and 0, where that fails.
+    """
     here, there = cameras[i], cameras[j]
     if len(pixels) == 0 or np.linalg.norm(here.centre - there.centre) < 1e-9:
-        return np.full(len(pixels), np.nan)
+        return np.full(len(pixels), np.nan), np.zeros(len(pixels))
     forward, backward = flow_pair(frames[i], frames[j])
     column, row = pixels.astype(int).T
     target = pixels + forward[row, column]
@@ -85,7 +95,8 @@ def _depths(
     there_row = np.clip(np.rint(target[:, 1]).astype(int), 0, height - 1)
     good &= static[j][there_row, there_column]
     depth, angle = two_view_depth(here, there, pixels, target)
-    return np.where(good & (depth > 0) & (angle > MIN_ANGLE), depth, np.nan)
+    good &= (depth > 0) & (angle > MIN_ANGLE)
+    return np.where(good, depth, np.nan), np.where(good, angle, 0)
 
 
 def two_view_depth(
@@ -107,13 +118,19 @@ def two_view_depth(
     return depth, np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
-def _agreed(estimates: np.ndarray) -> np.ndarray:
-    """(N,) mean of those of the `estimates` (K, N) that agree with their median; NaN unless two do."""
-    known = np.isfinite(estimates)
-    filled = np.sort(np.where(known, estimates, np.inf), axis=0)
-    middle = np.take_along_axis(filled, (np.maximum(known.sum(0), 1)[None] - 1) // 2, axis=0)[0]
+def agreed(estimates: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """(N,) mean of those of the `estimates` (K, N) that agree with their median; NaN unless two do.
+
+    In both an estimate counts by the square of the `angles` (K, N) between its rays, 0 where it failed: an error of the
+    match by a pixel moves the depth by the inverse of the angle.
+    """
+    weights = angles**2
+    order = np.argsort(np.where(weights > 0, estimates, np.inf), axis=0)
+    reached = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
+    middle = np.take_along_axis(order, np.argmax(reached >= 0.5 * reached[-1], axis=0)[None], axis=0)
+    median = np.take_along_axis(estimates, middle, axis=0)[0]
     with np.errstate(invalid="ignore"):
-        near = known & (np.abs(estimates - middle) < AGREEMENT * middle)
-    count = near.sum(0)
-    mean = np.where(near, estimates, 0).sum(0) / np.maximum(count, 1)
-    return np.where(count >= 2, mean, np.nan)
+        near = (weights > 0) & (np.abs(estimates - median) < AGREEMENT * median)
+    mass = np.where(near, weights, 0)
+    mean = (mass * np.where(near, estimates, 0)).sum(0) / np.maximum(mass.sum(0), 1e-12)
+    return np.where(near.sum(0) >= 2, mean, np.nan)
