@@ -228,7 +228,12 @@ class RefinementConfig(Section):
     begin: Share = Field(0.5, description="training progress at which it starts")
     every: int = Field(80, ge=1, description="new views every n steps, once the pool is full")
     views: int = Field(8, ge=1, description="views painted at once, at most the pool")
-    candidates: int = Field(1, ge=1, description="novel views drawn for a new one: that with most to paint is taken")
+    candidates: int = Field(
+        1,
+        ge=1,
+        description="novel views drawn for a new one: of those that see enough of what was filmed that with most to"
+        " paint is taken; 1 takes any, also one that looks past the scene",
+    )
     orbit: Angle = Field(
         Ramp(start=20, end=35, begin=0.5), description="how far views stand off the path at most, in degrees"
     )

@@ -32,15 +32,8 @@ def config(**sds: Any) -> RunConfig:
 
 
 @pytest.fixture(autouse=True)
-def guidance(monkeypatch: pytest.MonkeyPatch) -> list[FakeGuidance]:
-    made: list[FakeGuidance] = []
-
-    def make(*arguments: Any) -> FakeGuidance:
-        made.append(FakeGuidance(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(loop, "RgbdGuidance", make)
-    return made
+def guidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "RgbdGuidance", FakeGuidance)
 
 
 @pytest.fixture
