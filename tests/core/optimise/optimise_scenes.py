@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from dpdy_core.config import FieldsConfig, GridConfig, LossConfig, RunConfig, SamplingConfig, SceneConfig, SdsConfig
 from dpdy_core.geometry.cameras import Cameras, look_at
+from dpdy_core.prior.finetuned import RECORD
 from dpdy_core.rundir import RunDir, write_json
 
 WIDTH, HEIGHT, FOCAL, RADIUS = 24, 18, 22.0, 0.35
@@ -101,3 +103,23 @@ def write_capture(root: Path, frames: int = 6, depth: bool = True, masks: bool =
     }
     write_json(run.transforms_file, json.loads(json.dumps(document)))
     return run
+
+
+class FakeGuidance:
+    """Stands for `RgbdGuidance`: pulls colours to grey, with noise from the generator as the real one has."""
+
+    def __init__(self, prior_folder: Path, sds: SdsConfig, device: torch.device | str) -> None:
+        assert (prior_folder / RECORD).exists()
+        self.calls: list[tuple[tuple[int, ...], tuple[int, ...], float]] = []
+        self.act: list[Tensor | None] = []
+        del sds, device
+
+    def loss(
+        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: float, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self.calls.append((tuple(rgb.shape), tuple(depth.shape), progress))
+        self.act.append(act)
+        noise = torch.randn(rgb.shape, generator=generator)
+        weight = 1.0 if act is None else act
+        loss = (weight * (rgb - 0.5 - 0.1 * noise)).square().sum() + (weight * depth).sum() * 1e-3
+        return loss, {"gradient": loss.detach()}

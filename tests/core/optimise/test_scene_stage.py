@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from optimise_scenes import tiny_config, write_capture
+from optimise_scenes import FakeGuidance, tiny_config, write_capture
 from torch import Tensor
 
 from dpdy_core.checkpoint import newest_checkpoint
@@ -22,26 +22,6 @@ from dpdy_core.prior.finetuned import RECORD
 from dpdy_core.progress import Event, Reporter
 from dpdy_core.render.renderer import render_camera
 from dpdy_core.rundir import RunDir
-
-
-class FakeGuidance:
-    """Stands for `RgbdGuidance`: pulls colours to grey, with noise from the generator as the real one has."""
-
-    def __init__(self, prior_folder: Path, sds: SdsConfig, device: torch.device | str) -> None:
-        assert (prior_folder / RECORD).exists()
-        self.calls: list[tuple[tuple[int, ...], tuple[int, ...], float]] = []
-        self.act: list[Tensor | None] = []
-        del sds, device
-
-    def loss(
-        self, rgb: Tensor, depth: Tensor, act: Tensor | None, progress: float, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        self.calls.append((tuple(rgb.shape), tuple(depth.shape), progress))
-        self.act.append(act)
-        noise = torch.randn(rgb.shape, generator=generator)
-        weight = 1.0 if act is None else act
-        loss = (weight * (rgb - 0.5 - 0.1 * noise)).square().sum() + (weight * depth).sum() * 1e-3
-        return loss, {"gradient": loss.detach()}
 
 
 class StopAt:
@@ -59,18 +39,6 @@ class StopAt:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return write_capture(tmp_path / "run")
-
-
-@pytest.fixture
-def guidance(monkeypatch: pytest.MonkeyPatch) -> list[FakeGuidance]:
-    made: list[FakeGuidance] = []
-
-    def make(*arguments: Any) -> FakeGuidance:
-        made.append(FakeGuidance(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(loop, "RgbdGuidance", make)
-    return made
 
 
 def with_prior(run: RunDir) -> RunDir:

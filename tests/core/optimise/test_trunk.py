@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from optimise_scenes import tiny_config, write_capture
-from test_scene_stage import FakeGuidance, StopAt, assert_same_bits, collect, final_tensors, with_prior
+from optimise_scenes import FakeGuidance, tiny_config, write_capture
+from test_scene_stage import StopAt, assert_same_bits, collect, final_tensors, with_prior
 
 from dpdy_core.ablation.plan import Trial
 from dpdy_core.ablation.rows import Row
@@ -15,13 +15,13 @@ from dpdy_core.ablation.trunk import Trunk, adopt_trunk, find_trunks, has_passed
 from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RunConfig
 from dpdy_core.errors import Cancelled
-from dpdy_core.optimise import loop
 from dpdy_core.optimise.checkpoint import scene_identity
 from dpdy_core.optimise.loop import optimise_scene, optimise_trunk
 from dpdy_core.progress import Reporter
 from dpdy_core.rundir import RunDir
 from dpdy_core.stages import TRUNK
 
+pytestmark = pytest.mark.usefixtures("guidance")
 STEP = 4  # of 12: the first at which 0.3 of the training is done
 FRAMES = {"refine_cameras": True, "exposure": True, "novel_rays": 0.1}
 SDS = {"begin": 0.3, "every": 2, "resolution": 16, "weight": 1e-3}
@@ -29,11 +29,6 @@ SDS = {"begin": 0.3, "every": 2, "resolution": 16, "weight": 1e-3}
 
 def config(**sds: Any) -> RunConfig:
     return tiny_config(sds=SDS | sds, preview_every=4, **FRAMES)
-
-
-@pytest.fixture(autouse=True)
-def guidance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "RgbdGuidance", FakeGuidance)
 
 
 @pytest.fixture
