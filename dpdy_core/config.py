@@ -199,6 +199,8 @@ class SdsConfig(DistillationConfig):
     """Score distillation from the finetuned RGB-D model at novel views."""
 
     enabled: bool = True
+    every: int = Field(8, ge=1, description="one distillation step every n steps")
+    weight: Weight = 5e-5
     views: int = Field(1, ge=1, description="novel views per step")
     rgb_only: bool = Field(False, description="distil colour only; depth is detached (ablation)")
 
@@ -222,22 +224,23 @@ class VideoSdsConfig(DistillationConfig):
 
 
 class RefinementConfig(Section):
-    """Novel views that the finetuned RGB-D model paints anew where no frame saw, as targets for the scene."""
+    """Novel views that the finetuned RGB-D model paints anew where no frame saw, as targets for the scene.
+
+    What one view was painted with is known to those after it, which stand further out.
+    """
 
     enabled: bool = True
     begin: Share = Field(0.5, description="training progress at which it starts")
-    every: int = Field(80, ge=1, description="new views every n steps, once the pool is full")
-    views: int = Field(8, ge=1, description="views painted at once, at most the pool")
+    every: int = Field(60, ge=1, description="new views every n steps")
+    views: int = Field(12, ge=1, description="views painted at once: none of them knows what the others show")
     candidates: int = Field(
-        1,
-        ge=1,
-        description="novel views drawn for a new one: of those that see enough of what was filmed that with most to"
-        " paint is taken; 1 takes any, also one that looks past the scene",
+        4, ge=1, description="novel views drawn for a new one: the first that sees enough of what was filmed is taken"
     )
     orbit: Angle = Field(
-        Ramp(start=20, end=35, begin=0.5), description="how far views stand off the path at most, in degrees"
+        Ramp(start=8, end=40, begin=0.5),
+        description="how far views stand off the path at most, in degrees: they grow outward from what was filmed",
     )
-    pool: int = Field(96, ge=1, description="painted views kept; the oldest is replaced")
+    pool: int = Field(204, ge=1, description="painted views, after which no more are")
     start: Literal["expected", "fill"] = Field(
         "expected",
         description="what they are painted from: what the prior expects there, where it has learnt to complete pictures"

@@ -182,7 +182,7 @@ def _refinement(config: RefinementConfig, training: Training, painter: RgbdPaint
     novel = NovelViews(training.clip, training.scene.bounds, *size)
     static = training.config.losses.w_static if training.alone.get("static_alone") else None
     rays = max(1, int(training.config.rays * config.rays))
-    aimed = AimedViews(novel, views, config.candidates, config.orbit)
+    aimed = AimedViews(novel, views, config.candidates, config.orbit, widest=False)
     return Refinement(config, painter, training.scene, aimed, training.free, static, rays)
 
 

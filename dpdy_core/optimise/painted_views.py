@@ -1,4 +1,4 @@
-"""A ring buffer of painted novel views on the device, and random rays of their painted pixels."""
+"""A pool of painted novel views on the device, random rays of their painted pixels, and where these lie in space."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.render.coverage import Points
 
 NAMES = ("poses", "times", "colour", "inverse_depth", "painted", "still")
 
@@ -24,7 +25,7 @@ class PaintedRays:
 
 
 class PaintedViews:
-    """Up to `capacity` views of `width` x `height` pixels; `put` replaces the oldest.
+    """Up to `capacity` views of `width` x `height` pixels.
 
     Tensors are written in place, so that a CUDA graph may draw from them.
     """
@@ -41,8 +42,13 @@ class PaintedViews:
     def put(
         self, pose: Tensor, time: Tensor, colour: Tensor, inverse_depth: Tensor, painted: Tensor, still: Tensor
     ) -> None:
-        """Keep N views: pose (N, 3, 4), time (N,), colour (N, 3, H, W); the maps (N, 1, H, W)."""
-        places = (self.made + torch.arange(len(time), device=time.device)) % len(self.poses)
+        """Keep N more views: pose (N, 3, 4), time (N,), colour (N, 3, H, W); the maps (N, 1, H, W).
+
+        Raises ValueError if there is no room for them.
+        """
+        places = slice(self.made, self.made + len(time))
+        if places.stop > len(self.poses):
+            raise ValueError(f"{len(self.poses)} painted views have no room for {places.stop}")
         for name, value in zip(NAMES, (pose, time, colour, inverse_depth, painted, still), strict=True):
             getattr(self, name)[places] = value
         self.made += len(time)
@@ -53,12 +59,7 @@ class PaintedViews:
         mass = self.painted.flatten().cumsum(dim=0, dtype=torch.float64)
         wanted = torch.rand(count, device=device, generator=generator, dtype=torch.float64) * mass[-1]
         chosen = torch.searchsorted(mass, wanted, right=True).clamp_max(len(mass) - 1)
-        pixels = self.width * self.height
-        view, row, column = chosen // pixels, chosen % pixels // self.width, chosen % self.width
-        capacity = len(self.poses)
-        centre = torch.stack([focal.new_full((capacity,), side / 2) for side in (self.width, self.height)], dim=-1)
-        cameras = Cameras(self.poses, focal.expand(capacity, 2), centre, self.width, self.height)
-        origins, directions = cameras.rays(view, torch.stack([column, row], dim=-1) + 0.5)
+        view, row, column, origins, directions = self._rays(chosen, focal)
         return PaintedRays(
             origins=origins,
             directions=directions,
@@ -68,6 +69,25 @@ class PaintedViews:
             still=self.still[view, 0, row, column],
             weight=self.painted[view, 0, row, column],
         )
+
+    def points(self, focal: Tensor) -> Points:
+        """Where the painted pixels of all views lie in space."""
+        view, row, column, origins, directions = self._rays(torch.arange(self.painted.numel()), focal)
+        inverse_depth = self.inverse_depth[view, 0, row, column]
+        return Points(
+            positions=origins + directions / inverse_depth.clamp_min(1e-6)[:, None],
+            there=self.painted[view, 0, row, column] > 0,
+            times=self.times[view],
+            moving=self.still[view, 0, row, column] == 0,
+        )
+
+    def _rays(self, chosen: Tensor, focal: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """View, row and column of each pixel that is `chosen` (R,) of all views', and its ray."""
+        chosen, capacity, pixels = chosen.to(self.poses.device), len(self.poses), self.width * self.height
+        view, row, column = chosen // pixels, chosen % pixels // self.width, chosen % self.width
+        centre = torch.stack([focal.new_full((capacity,), side / 2) for side in (self.width, self.height)], dim=-1)
+        cameras = Cameras(self.poses, focal.expand(capacity, 2), centre, self.width, self.height)
+        return view, row, column, *cameras.rays(view, torch.stack([column, row], dim=-1) + 0.5)
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that `load` needs."""

@@ -1,7 +1,9 @@
 """Refined novel views: painted anew by the prior where no frame saw, kept in a pool, and learnt like frames.
 
-In place of a score at every step (SDS), whole pictures now and then: one diffusion serves hundreds of steps, the scene
-makes the pictures agree, and they are renewed as it changes (Instruct-NeRF2NeRF, section 4.2; ViDAR, section 3.2).
+In place of a score at every step (SDS), whole pictures now and then: one diffusion serves hundreds of steps
+(Instruct-NeRF2NeRF, section 4.2; ViDAR, section 3.2). They grow outward from what was filmed: every place is painted
+once, by a view that knows what lies beside it, and shows later views what the scene has learnt of it (as Text2Room,
+section 3.1, grows a mesh).
 """
 
 from typing import Protocol
@@ -64,14 +66,15 @@ class Refinement:
 
     def due(self, step: int) -> bool:
         """Whether new views are painted before `step`."""
-        return step % self.config.every == 0 or self.pool.made < self.config.pool
+        return step % self.config.every == 0 and self.pool.made < self.config.pool
 
     @torch.no_grad()
-    def renew(self, progress: float, generator: torch.Generator) -> None:
-        """Paint a few novel views, each that of several with most unseen, in the place of the oldest ones."""
-        count = min(self.config.views, self.config.pool)
+    def paint(self, progress: float, generator: torch.Generator) -> None:
+        """Paint a few novel views, as many as the pool has room for, where neither frames nor views before saw."""
+        count = min(self.config.views, self.config.pool - self.pool.made)
         cameras, times = self.aimed.draw(count, progress, generator)
-        unseen = torch.cat([self.aimed.unseen(cameras[[k]], times[[k]]) for k in range(len(times))])
+        done = self.pool.points(self.focal)
+        unseen = torch.cat([self.aimed.unseen(cameras[[k]], times[[k]], done) for k in range(len(times))])
         if not self.config.unseen_only:
             unseen = torch.ones_like(unseen)
         views = [render_camera(self.scene, cameras, k, time, CHUNK) for k, time in enumerate(times.tolist())]

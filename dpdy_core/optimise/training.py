@@ -95,7 +95,7 @@ class Training:
             self.distilled |= {f"video_{name}": value.detach() for name, value in logged.items()}
         if self.refinement is not None and self.refinement.active(progress):
             if self.refinement.due(self.step):
-                self.refinement.renew(progress, self.generator)
+                self.refinement.paint(progress, self.generator)
             numbers = numbers | (self.graphed_refinement or self.refine)(progress)
         self.optimiser.step()
         self.step += 1

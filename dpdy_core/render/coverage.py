@@ -1,5 +1,7 @@
 """Where a view shows something that a training frame saw, told by the frames alone and not by the scene's geometry."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -9,6 +11,16 @@ from dpdy_core.render.visibility import TrainingViews
 
 SPARE = 1.5  # points along the shorter side of a frame, in pixels of the view
 HOLE = 3  # pixels: what is narrower is a hole between points, not a gap
+
+
+@dataclass(frozen=True)
+class Points:
+    """P points on surfaces."""
+
+    positions: Tensor  # (P, 3)
+    there: Tensor  # (P,) bool: the others are none
+    times: Tensor  # (P,)
+    moving: Tensor  # (P,) bool: they count at their time alone
 
 
 class Coverage:
@@ -27,26 +39,33 @@ class Coverage:
         frame, row, column = (x.flatten().to(views.depth.device) for x in (frame, row, column))
         origins, directions = views.cameras.rays(frame, torch.stack([column, row], dim=-1) + 0.5)
         depth = views.depth[frame, row, column]
-        self.points = origins + depth[:, None] * directions
-        self.known = depth > 0
-        self.times = views.times[frame]
-        self.moving = torch.zeros_like(self.known) if views.moving is None else views.moving[frame, row, column]
+        there = depth > 0
+        moving = torch.zeros_like(there) if views.moving is None else views.moving[frame, row, column]
+        self.points = Points(origins + depth[:, None] * directions, there, views.times[frame], moving)
         self.spacing = views.spacing
 
     @torch.no_grad()
-    def unseen(self, cameras: Cameras, times: Tensor) -> Tensor:
-        """(N, H, W) float for N cameras at `times` (N,), 1 where nothing that a frame saw falls.
+    def unseen(self, cameras: Cameras, times: Tensor, painted: Points | None = None) -> Tensor:
+        """(N, H, W) float for N cameras at `times` (N,), 1 where nothing that a frame saw falls, or was `painted`.
 
         Still points are those of all frames, movers those of the view's time alone.
         """
-        pixels, z = cameras.project_all(self.points)
+        empty = self._empty(self.points, cameras, times)
+        if painted is not None:
+            empty = empty * self._empty(painted, cameras, times)
+        return opened(empty, HOLE)[:, 0]
+
+    def _empty(self, points: Points, cameras: Cameras, times: Tensor) -> Tensor:
+        """(N, 1, H, W) float, 1 where none of `points` falls."""
+        pixels, z = cameras.project_all(points.positions)
         column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
-        counts = self.known & (z > 0) & (~self.moving | ((self.times - times[:, None]).abs() <= 0.75 * self.spacing))
+        now = (points.times - times[:, None]).abs() <= 0.75 * self.spacing
+        counts = points.there & (z > 0) & (~points.moving | now)
         inside = (column >= 0) & (row >= 0) & (column < cameras.width) & (row < cameras.height)
         nowhere = cameras.height * cameras.width
         place = (row * cameras.width + column).masked_fill(~(counts & inside), nowhere)
         empty = torch.ones((len(cameras), nowhere + 1), device=z.device).scatter(1, place, 0.0)
-        return opened(empty[:, :-1].view(-1, 1, cameras.height, cameras.width), HOLE)[:, 0]
+        return empty[:, :-1].view(-1, 1, cameras.height, cameras.width)
 
 
 def opened(mask: Tensor, size: int) -> Tensor:

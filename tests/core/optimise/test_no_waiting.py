@@ -92,7 +92,7 @@ def test_a_step_on_painted_views_does_not_wait(tmp_path: Path) -> None:
     novel = NovelViews(training.clip, training.scene.bounds, 12, 9)
     aimed = AimedViews(novel, TrainingViews(training.clip, training.scene), config.candidates, config.orbit)
     training.refinement = Refinement(config, Grey(), training.scene, aimed, training.free, None, 32)
-    training.refinement.renew(0.6, training.generator)
+    training.refinement.paint(0.6, training.generator)
     progress, before = torch.tensor(0.6), training.generator.get_state()
     numbers = training.refine(progress)
     with Watch() as watch:

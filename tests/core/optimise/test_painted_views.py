@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor
 
@@ -65,16 +66,26 @@ def test_a_pool_without_painted_pixels_has_no_weight() -> None:
         put(pool, 0.5, torch.zeros(1, 1, HEIGHT, WIDTH))
 
 
-def test_the_oldest_view_is_replaced() -> None:
-    pool = PaintedViews(2, WIDTH, HEIGHT, torch.device("cpu"))
-    for x in (0.25, 0.5, 0.75):
-        put(pool, x, torch.ones(1, 1, HEIGHT, WIDTH))
-    assert set(pool.draw(100, torch.tensor(FOCAL), seeded()).times.tolist()) == {0.5, 0.75}
-    assert pool.made == 3
+def test_points_lie_where_their_pixels_were_painted() -> None:
+    """Thrown back into the view, each falls on its own pixel, as far away as was painted."""
+    pool = PaintedViews(3, WIDTH, HEIGHT, torch.device("cpu"))
+    painted = torch.zeros(1, 1, HEIGHT, WIDTH)
+    painted[0, 0, 2, 3] = painted[0, 0, 5, 5] = 1
+    _, inverse = put(pool, 0.5, painted)
+    points = pool.points(torch.tensor(FOCAL))
+    assert torch.equal(points.there.view(3, HEIGHT, WIDTH)[0], painted[0, 0] > 0)
+    assert not points.there.view(3, HEIGHT, WIDTH)[1:].any()
+    assert points.times[points.there].tolist() == [0.5, 0.5]
+    assert points.moving[points.there].all()  # `put` calls what is painted a mover
+    centre = torch.tensor([[WIDTH / 2, HEIGHT / 2]])
+    camera = Cameras(pose(0.5), torch.full((1, 2), FOCAL), centre, WIDTH, HEIGHT)
+    pixels, depth = camera.project(points.positions[points.there], torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(pixels, torch.tensor([[3.5, 2.5], [5.5, 5.5]]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(1 / depth, inverse[0, 0][painted[0, 0] > 0])
 
 
 def test_several_views_at_once_are_as_good_as_one_by_one() -> None:
-    together, single = (PaintedViews(3, WIDTH, HEIGHT, torch.device("cpu")) for _ in range(2))
+    together, single = (PaintedViews(4, WIDTH, HEIGHT, torch.device("cpu")) for _ in range(2))
     maps = [torch.rand((4, n, HEIGHT, WIDTH), generator=seeded(n)) for n in (3, 1, 1, 1)]
     poses, times = torch.cat([pose(x / 4) for x in range(4)]), torch.rand(4, generator=seeded(5))
     for start, end in ((0, 2), (2, 4)):
@@ -86,8 +97,8 @@ def test_several_views_at_once_are_as_good_as_one_by_one() -> None:
 
 
 def test_a_pool_goes_on_from_its_state() -> None:
-    pool, other = (PaintedViews(2, WIDTH, HEIGHT, torch.device("cpu")) for _ in range(2))
-    for x in (0.25, 0.5, 0.75):
+    pool, other = (PaintedViews(3, WIDTH, HEIGHT, torch.device("cpu")) for _ in range(2))
+    for x in (0.25, 0.5):
         put(pool, x, torch.ones(1, 1, HEIGHT, WIDTH))
     other.load(pool.state())
     for one in (pool, other):
@@ -95,4 +106,6 @@ def test_a_pool_goes_on_from_its_state() -> None:
     mine, theirs = (one.draw(80, torch.tensor(FOCAL), seeded()) for one in (pool, other))
     assert torch.equal(mine.colour, theirs.colour)
     assert torch.equal(mine.origins, theirs.origins)
-    assert set(theirs.times.tolist()) == {0.125, 0.75}
+    assert set(theirs.times.tolist()) == {0.125, 0.25, 0.5}
+    with pytest.raises(ValueError, match="no room"):
+        put(other, 0.125, torch.ones(1, 1, HEIGHT, WIDTH))

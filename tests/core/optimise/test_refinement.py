@@ -95,7 +95,7 @@ def test_unseen_places_become_what_was_painted(run: RunDir, tmp_path: Path, monk
     """Where no frame looks, a scene with refinement shows the painter's red, and where frames look it doesn't."""
     monkeypatch.setattr(loop, "RgbdPainter", RedPainter)
     common: dict[str, Any] = {"steps": 120, "rays": 256, "grid_learning_rate": 0.03, "mlp_learning_rate": 0.01}
-    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, orbit=45, every=10, pool=8, views=4, rays=0.5))
+    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, orbit=45, every=10, pool=24, views=4, rays=0.5))
     plain = RunDir(tmp_path / "plain")
     shutil.copytree(run.root, plain.root)
     events: list[Event] = []
@@ -136,12 +136,33 @@ def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
         aimed = AimedViews(novel, views, candidates, constant(35))
         refinement = Refinement(RefinementConfig(views=6), painter, scene, aimed, [], None, 16)
         generator = torch.Generator().manual_seed(0)
-        refinement.renew(1.0, generator)
+        refinement.paint(1.0, generator)
         shares.append(float(refinement.pool.painted[:6].mean()))
     assert shares[1] > shares[0]
     everywhere = Refinement(RefinementConfig(unseen_only=False, views=1), painter, scene, aimed, [], None, 16)
-    everywhere.renew(1.0, torch.Generator().manual_seed(0))
+    everywhere.paint(1.0, torch.Generator().manual_seed(0))
     assert everywhere.pool.painted[0].eq(1).all()
+
+
+def test_what_one_view_was_painted_with_is_known_to_the_next(run: RunDir) -> None:
+    """The same camera again finds next to nothing left to paint; another one, less than it would have."""
+    optimise_scene(run, tiny_config(), Reporter())
+    scene, clip = load_scene(run.scene, "cpu"), load_clip(run.capture, "train", 24)
+    assert clip is not None
+    aimed = AimedViews(NovelViews(clip, scene.bounds, 12), TrainingViews(clip, scene), 1, constant(45))
+    refinement = Refinement(RefinementConfig(views=4, pool=12), RedPainter(), scene, aimed, [], None, 16)
+    refinement.paint(0.0, torch.Generator().manual_seed(0))
+    refinement.paint(0.0, torch.Generator().manual_seed(0))
+    first, again = (float(refinement.pool.painted[some].mean()) for some in (slice(4), slice(4, 8)))
+    assert first > 0.02
+    assert again < 0.2 * first
+    cameras, times = aimed.draw(4, 1.0, torch.Generator().manual_seed(1))
+    painted = refinement.pool.points(aimed.novel.focal)
+    whole, rest = (float(aimed.unseen(cameras, times, points).mean()) for points in (None, painted))
+    assert 0 < rest < 0.9 * whole
+    assert refinement.due(60)
+    refinement.paint(0.0, torch.Generator().manual_seed(2))
+    assert not refinement.due(120)  # the pool is full
 
 
 @pytest.mark.parametrize(("size", "wanted"), [((24, 18), (12, 9)), ((640, 360), (12, 9)), ((90, 160), (9, 12))])

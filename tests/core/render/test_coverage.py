@@ -60,7 +60,7 @@ def test_points_behind_the_camera_do_not_count() -> None:
 def test_large_frames_are_thinned_and_still_leave_no_hole() -> None:
     views = frames(torch.full((2, 24, 24), 2.0))
     coarse = Coverage(views, 8)
-    assert len(coarse.points) == 2 * 12 * 12
+    assert len(coarse.points.positions) == 2 * 12 * 12
     assert coarse.unseen(cameras([0.0], 8), torch.zeros(1)).eq(0).all()
 
 
