@@ -13,6 +13,8 @@ NO_PRIOR: dict[str, Any] = {
     "scene.refinement.enabled": False,
     "prior.finetune": "none",
 }
+# as strong as it was before painted views took over most of its work
+SDS_ALONE: dict[str, Any] = {"scene.refinement.enabled": False, "scene.sds.every": 4, "scene.sds.weight": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ ROWS = (
     Row("no_video_sds", "without video SDS", {"scene.video_sds.enabled": False}),
     Row("video_sds", "with video SDS", {"scene.video_sds.enabled": True}),
     Row("no_sds", "painted views without SDS", {"scene.sds.enabled": False, "scene.refinement.enabled": True}),
-    Row("no_refinement", "SDS without painted views", {"scene.refinement.enabled": False}),
+    Row("no_refinement", "SDS without painted views", SDS_ALONE),
+    Row("no_refinement_rgb", "the same on colour alone", {**SDS_ALONE, "scene.sds.rgb_only": True}),
     Row(
         "smooth_fill",
         "a smooth fill in place of the prior",
@@ -84,6 +87,7 @@ EXPECTATIONS = (
     Expectation("full", "unfinetuned", "unseen.psnr"),
     Expectation("full", "rgb_only", "unseen.abs_rel", lower=True),
     Expectation("full", "rgb_prior", "unseen.abs_rel", lower=True),
+    Expectation("no_refinement", "no_refinement_rgb", "unseen.abs_rel", lower=True),
     Expectation("video_sds", "no_video_sds", "static.flicker", lower=True),
     Expectation("video_sds", "no_video_sds", "sharpness", -0.02),
     Expectation("full", "one_field", "static.psnr", 2.0),

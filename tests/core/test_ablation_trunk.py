@@ -28,8 +28,9 @@ def trunks(out: Path, rows: list[Row], seeds: tuple[int, ...] = (0,), **settings
 def test_rows_that_differ_only_in_the_prior_share_it(tmp_path: Path) -> None:
     found = trunks(tmp_path, list(ROWS), (0, 1))
     shared = {name for name, trunk in found.items() if trunk.run == found["full-0"].run}
-    priors = ("full", "no_prior", "unfinetuned", "rgb_only", "video_sds", "no_sds", "no_refinement", "smooth_fill")
-    assert shared - {"no_video_sds-0"} == {f"{name}-0" for name in priors}
+    priors = ("full", "no_prior", "unfinetuned", "rgb_only", "rgb_prior", "video_sds", "no_sds", "smooth_fill")
+    alone = ("no_refinement", "no_refinement_rgb")
+    assert shared - {"no_video_sds-0"} == {f"{name}-0" for name in priors + alone}
     assert found["full-1"].run == found["no_prior-1"].run != found["full-0"].run
     assert len({found[f"{name}-0"].run for name in ("full", "one_field", "depth_none", "learned_blend")}) == 4
     assert "colour_only-0" not in found  # no prior begins in it, nor in a row that is like it till then
