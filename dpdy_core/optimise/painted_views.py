@@ -72,18 +72,17 @@ class PaintedViews:
 
     def points(self, focal: Tensor) -> Points:
         """Where the painted pixels of all views lie in space."""
-        view, row, column, origins, directions = self._rays(torch.arange(self.painted.numel()), focal)
+        view, row, column, origins, directions = self._rays(torch.nonzero(self.painted.flatten())[:, 0], focal)
         inverse_depth = self.inverse_depth[view, 0, row, column]
         return Points(
             positions=origins + directions / inverse_depth.clamp_min(1e-6)[:, None],
-            there=self.painted[view, 0, row, column] > 0,
             times=self.times[view],
             moving=self.still[view, 0, row, column] == 0,
         )
 
     def _rays(self, chosen: Tensor, focal: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """View, row and column of each pixel that is `chosen` (R,) of all views', and its ray."""
-        chosen, capacity, pixels = chosen.to(self.poses.device), len(self.poses), self.width * self.height
+        capacity, pixels = len(self.poses), self.width * self.height
         view, row, column = chosen // pixels, chosen % pixels // self.width, chosen % self.width
         centre = torch.stack([focal.new_full((capacity,), side / 2) for side in (self.width, self.height)], dim=-1)
         cameras = Cameras(self.poses, focal.expand(capacity, 2), centre, self.width, self.height)

@@ -18,7 +18,6 @@ class Points:
     """P points on surfaces."""
 
     positions: Tensor  # (P, 3)
-    there: Tensor  # (P,) bool: the others are none
     times: Tensor  # (P,)
     moving: Tensor  # (P,) bool: they count at their time alone
 
@@ -37,11 +36,12 @@ class Coverage:
             torch.arange(frames), torch.arange(0, height, step), torch.arange(0, width, step), indexing="ij"
         )
         frame, row, column = (x.flatten().to(views.depth.device) for x in (frame, row, column))
+        there = views.depth[frame, row, column] > 0
+        frame, row, column = frame[there], row[there], column[there]
         origins, directions = views.cameras.rays(frame, torch.stack([column, row], dim=-1) + 0.5)
-        depth = views.depth[frame, row, column]
-        there = depth > 0
-        moving = torch.zeros_like(there) if views.moving is None else views.moving[frame, row, column]
-        self.points = Points(origins + depth[:, None] * directions, there, views.times[frame], moving)
+        positions = origins + views.depth[frame, row, column][:, None] * directions
+        moving = torch.zeros_like(frame, dtype=torch.bool) if views.moving is None else views.moving[frame, row, column]
+        self.points = Points(positions, views.times[frame], moving)
         self.spacing = views.spacing
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ class Coverage:
         pixels, z = cameras.project_all(points.positions)
         column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
         now = (points.times - times[:, None]).abs() <= 0.75 * self.spacing
-        counts = points.there & (z > 0) & (~points.moving | now)
+        counts = (z > 0) & (~points.moving | now)
         inside = (column >= 0) & (row >= 0) & (column < cameras.width) & (row < cameras.height)
         nowhere = cameras.height * cameras.width
         place = (row * cameras.width + column).masked_fill(~(counts & inside), nowhere)
