@@ -28,8 +28,10 @@ Flows = dict[tuple[int, int], np.ndarray]
 
 def drifts(
     images: np.ndarray, cameras: list[Pinhole], pool: Executor, check: Callable[[int, int], None]
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], Flows]:
     """(H, W) float32 each of `images` (T, H, W, 3) uint8 RGB: by how many grey levels a pixel departs from standing.
+
+    And the flows between neighbouring frames, both ways, (H, W, 2) float16, NaN where the two contradict.
 
     For each pixel the static point that explains its flows best is found; what is left, in pixels (root mean square),
     times the gradient around is how much of the picture's change it does not explain: flow is unsure where the picture
@@ -40,19 +42,25 @@ def drifts(
     greys = [grey(image) for image in images]
     smooth = [cv2.GaussianBlur(image, (0, 0), BLUR) for image in images]
     flows: Flows = {}
+    neighbouring: Flows = {}
     found: list[np.ndarray] = []
     for start in range(0, count, BLOCK):
         end = min(start + BLOCK, count)
         begin = max(0, start - GAPS[-1])
         flows = {pair: flow for pair, flow in flows.items() if min(pair) >= begin}
         for gap in GAPS:
-            for i in range(begin, min(end + GAPS[-1] - gap, count - gap)):  # longer ones start from shorter
-                if (i, i + gap) not in flows:
-                    flows |= _both_ways(greys, i, i + gap, flows)
+            ahead = range(begin, min(end + GAPS[-1] - gap, count - gap))  # longer ones start from shorter
+            lacking = [i for i in ahead if (i, i + gap) not in flows]
+            for both in list(pool.map(lambda i: _both_ways(greys, i, i + gap, flows), lacking)):  # noqa: B023
+                flows |= both
         for drift in pool.map(partial(_drift, smooth, cameras, flows), range(start, end)):
             found.append(drift)
             check(len(found), count)
-    return found
+        for i, j in flows:
+            if abs(i - j) == 1 and (i, j) not in neighbouring:
+                confirmed = consistent(flows[i, j], flows[j, i])[..., None]
+                neighbouring[i, j] = np.where(confirmed, flows[i, j], np.nan).astype(np.float16)
+    return found, neighbouring
 
 
 def _both_ways(greys: list[np.ndarray], i: int, j: int, known: Flows) -> Flows:

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 
 from dpdy_core.geometry.cameras import Cameras
-from dpdy_core.ingest.drift import drifts
-from dpdy_core.ingest.flow import consistent, flow_pair, grey, pixel_grid
+from dpdy_core.ingest.bilateral import shares_nearby
+from dpdy_core.ingest.drift import Flows, drifts
+from dpdy_core.ingest.flow import pixel_grid
 from dpdy_core.ingest.pieces import without_specks
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
 
 ROUNDS = 3  # each sees a background without what the one before found to move
+WHITE, WHITE_SHARE, GAIN = 200, 99.5, 3.0  # dark clips are brightened to this value at this percentile, by GAIN at most
 DIFFERENT = 20.0  # grey levels, of 255, in the most different channel
 BLUR = 0.7  # pixels: deviation of the smoothing against resampling
 SHADE = (0.55, 1.05)  # brightness that a shadow, or its end, leaves of a surface
@@ -25,8 +27,9 @@ EARLIER = (1.0, 0.25)  # what the mask so far counts, in units of DIFFERENT, whe
 DRIFT = 0.6  # the most that drift counts, in units of DIFFERENT: part of a mover may have the background's colours
 DRIFTING = (4.0, 24.0)  # grey levels (see `drifts`) from which it counts, and counts in full
 WORKERS = 8  # frames looked at at once
-GUIDE_RADIUS, GUIDE_EPSILON = 8, 1e-3
-EVIDENCE = 0.8  # in units of DIFFERENT, smoothed, from which a pixel moves
+EVIDENCE = 0.85  # in units of DIFFERENT, from which a pixel seems to move
+SHARE = 0.3  # of the pixels like it that seem to, from which it does: what looks like the background shows no motion
+MEDIAN = 5  # pixels: side of the window that clears the noise of single ones
 
 
 def refined_masks(
@@ -44,12 +47,11 @@ def refined_masks(
     `check(done, total)` is called after each frame and may raise.
     """
     count, height, width = moving.shape
+    images = _brightened(images)
     smooth = np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in images])
     full = pinholes(cameras.resized(width, height))
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        greys = [grey(image) for image in images]
-        flows = list(pool.map(lambda i: _flows(greys[i], greys[i + 1]), range(count - 1)))
-        drift = drifts(images, full, pool, lambda done, _: check(done, (ROUNDS + 1) * count))
+        drift, flows = drifts(images, full, pool, lambda done, _: check(done, (ROUNDS + 1) * count))
         drifting = [DRIFT * np.clip((d - DRIFTING[0]) / (DRIFTING[1] - DRIFTING[0]), 0, 1) for d in drift]
         for turn in range(ROUNDS):
             depth = static_depth(~(moving | ignored))
@@ -62,8 +64,15 @@ def refined_masks(
             for evidence in pool.map(look, range(count)):
                 found.append(evidence)
                 check((turn + 1) * count + len(found), (ROUNDS + 1) * count)
-            moving = np.stack(list(pool.map(partial(_drawn, images, found, flows, ignored), range(count))))
+            seeming = np.stack(list(pool.map(partial(_seeming, found, flows), range(count))))
+            moving = np.stack(list(pool.map(_drawn, shares_nearby(images, seeming, pool)))) & ~ignored
     return moving
+
+
+def _brightened(images: np.ndarray) -> np.ndarray:
+    """`images` (T, H, W, 3) uint8 times one factor, 1 or more, after which the clip uses the range of grey levels."""
+    white = max(float(np.percentile(images.max(-1), WHITE_SHARE)), 1.0)
+    return np.stack([cv2.convertScaleAbs(image, alpha=np.clip(WHITE / white, 1, GAIN)) for image in images])
 
 
 def _evidence(
@@ -86,32 +95,25 @@ def _evidence(
     return evidence
 
 
-def _drawn(
-    images: np.ndarray,
-    evidence: list[np.ndarray],
-    flows: list[tuple[np.ndarray, np.ndarray]],
-    ignored: np.ndarray,
-    i: int,
-) -> np.ndarray:
-    """(H, W) bool: what of frame `i` moves, by its `evidence` and that of the frames beside it, within its edges."""
-    beside = [(evidence[i + 1], flows[i][0])] if i < len(flows) else []
-    beside += [(evidence[i - 1], flows[i - 1][1])] if i > 0 else []
+def _seeming(evidence: list[np.ndarray], flows: Flows, i: int) -> np.ndarray:
+    """(H, W) bool: what of frame `i` seems to move by the mean of its `evidence` and that of the frames beside it."""
+    height, width = evidence[i].shape
     total, count = evidence[i].copy(), np.ones_like(evidence[i])
-    for other, flow in beside:
-        height, width = other.shape
+    for j in (i - 1, i + 1):
+        if (i, j) not in flows:
+            continue
+        flow = flows[i, j].astype(np.float32)
         known = np.isfinite(flow[..., 0])
-        place = pixel_grid(width, height) + np.nan_to_num(flow.astype(np.float32))
-        total += np.where(known, cv2.remap(other, place, None, cv2.INTER_LINEAR), 0)
+        place = pixel_grid(width, height) + np.nan_to_num(flow)
+        total += np.where(known, cv2.remap(evidence[j], place, None, cv2.INTER_LINEAR), 0)
         count += known
-    return without_specks((guided(images[i], total / count) > EVIDENCE) & ~ignored[i])
+    seeming: np.ndarray = total / count > EVIDENCE
+    return seeming
 
 
-def _flows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 2) float16 motion from one frame (H, W) uint8 to the next, and back; NaN where the two contradict."""
-    forward, backward = flow_pair(first, second)
-    there, back = consistent(forward, backward), consistent(backward, forward)
-    forward[~there], backward[~back] = np.nan, np.nan
-    return forward.astype(np.float16), backward.astype(np.float16)
+def _drawn(share: np.ndarray) -> np.ndarray:
+    """(H, W) bool: what moves, by the `share` (H, W) of the pixels like each that seem to."""
+    return without_specks(cv2.medianBlur((share > SHARE).astype(np.uint8), MEDIAN) > 0)
 
 
 def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -140,26 +142,3 @@ def _least(image: np.ndarray, background: np.ndarray) -> np.ndarray:
             red, green, blue = cv2.split(cv2.absdiff(image, padded[down : down + height, right : right + width]))
             np.minimum(least, cv2.max(cv2.max(red, green), blue), out=least)
     return least
-
-
-def guided(guide: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(H, W) float32 `values` smoothed, but not across the colour edges of `guide` (H, W, 3) uint8.
-
-    The guided filter with a colour guide (He et al., PAMI 2013, eq. 14 to 16).
-    """
-    size = (2 * GUIDE_RADIUS + 1, 2 * GUIDE_RADIUS + 1)
-
-    def mean(image: np.ndarray) -> np.ndarray:
-        return cv2.blur(image, size, borderType=cv2.BORDER_REFLECT)
-
-    colour = guide.astype(np.float32) / 255
-    mean_colour, mean_value = mean(colour), mean(values)
-    together = mean(colour * values[..., None]) - mean_colour * mean_value[..., None]
-    spread = np.empty((*values.shape, 3, 3), np.float32)
-    for i in range(3):
-        products = mean(colour * colour[..., i : i + 1]) - mean_colour * mean_colour[..., i : i + 1]
-        spread[..., i, :] = products
-    slope = np.linalg.solve(spread + GUIDE_EPSILON * np.eye(3, dtype=np.float32), together[..., None])[..., 0]
-    level = mean_value - (slope * mean_colour).sum(-1)
-    smoothed: np.ndarray = (mean(slope) * colour).sum(-1) + mean(level)
-    return smoothed

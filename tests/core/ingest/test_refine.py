@@ -12,7 +12,7 @@ from dpdy_core.ingest.cameras import solve_cameras
 from dpdy_core.ingest.clip import read_depth, read_mask, read_transforms
 from dpdy_core.ingest.depth import estimate_depth
 from dpdy_core.ingest.masks import estimate_masks
-from dpdy_core.ingest.refine import DRIFT, EVIDENCE, GUIDE_EPSILON, GUIDE_RADIUS, difference, guided, refined_masks
+from dpdy_core.ingest.refine import DRIFT, EVIDENCE, difference, refined_masks
 from dpdy_core.rundir import sha256_file
 
 
@@ -109,27 +109,6 @@ def test_shadows_and_shifts_by_a_pixel_are_no_difference_and_other_colours_are()
     assert difference(np.roll(background, 1, axis=1), background)[:, 2:-2].max() < 1
     assert np.median(difference(background[..., ::-1].copy(), background)) > 10
     assert np.median(difference(background * 0.2, background)) > 10, "too dark for a shadow"
-
-
-def test_the_filter_is_a_regression_on_the_colours_of_every_window() -> None:
-    random = np.random.default_rng(0)
-    guide = random.integers(0, 256, (20, 22, 3)).astype(np.uint8)
-    values = random.random((20, 22)).astype(np.float32)
-    reach = GUIDE_RADIUS
-    wide = np.pad(guide / 255, ((2 * reach,) * 2, (2 * reach,) * 2, (0, 0)), mode="symmetric")
-    padded = np.pad(values, 2 * reach, mode="symmetric")
-    slopes, levels = np.zeros((20, 22, 3)), np.zeros((20, 22))
-    for y in range(20):
-        for x in range(22):
-            window = np.s_[y + reach : y + 3 * reach + 1, x + reach : x + 3 * reach + 1]
-            colours, inside = wide[window].reshape(-1, 3), padded[window].reshape(-1)
-            centred = colours - colours.mean(0)
-            normal = centred.T @ centred / len(centred) + GUIDE_EPSILON * np.eye(3)
-            slopes[y, x] = np.linalg.solve(normal, centred.T @ inside / len(centred))
-            levels[y, x] = inside.mean() - slopes[y, x] @ colours.mean(0)
-    mean = lambda image: cv2.blur(image, (2 * reach + 1,) * 2, borderType=cv2.BORDER_REFLECT)  # noqa: E731
-    expected = (mean(slopes) * guide / 255).sum(-1) + mean(levels)
-    np.testing.assert_allclose(guided(guide, values), expected, atol=1e-4)
 
 
 def test_the_part_of_a_mover_that_looks_like_the_wall_is_masked_with_it_where_it_is_seen_to_drift() -> None:

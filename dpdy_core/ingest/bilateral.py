@@ -1,0 +1,73 @@
+"""Bilateral space: what is known of some pixels counts for those that are near in place and time and of like colour.
+
+A sparse grid over time, place and colour, blurred along its axes and read again (Paris & Durand, ECCV 2006; Barron &
+Poole, ECCV 2016; for masks of a clip Maerki et al., CVPR 2016). Axes: t, y, x, Y, Cr, Cb.
+"""
+
+from concurrent.futures import Executor
+from functools import partial
+
+import cv2
+import numpy as np
+
+FRAMES = 6  # side of a cell in time
+PLACE = 0.0875  # of the longer side of the picture
+LUMA, CHROMA = 6, 4  # grey levels
+SHIFTS = np.array([[0, 0, 0, 0, 0, 0], [1, 1, 0, 1, 1, 0], [0, 1, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1]]) / 2  # cells
+BLURS = 2  # by 1 2 1 along every axis
+
+
+def shares_nearby(images: np.ndarray, marked: np.ndarray, pool: Executor) -> np.ndarray:
+    """(T, H, W) float32: the share that is `marked` (T, H, W) bool of what is like each pixel of `images` and near it.
+
+    `images` (T, H, W, 3) uint8 RGB. The mean over several grids, each shifted against the others, so that the edges of
+    their cells do not show.
+    """
+    total = np.zeros(marked.shape, np.float32)
+    for shift in SHIFTS:
+        total += _grid_shares(images, marked, shift, pool)
+    return total / len(SHIFTS)
+
+
+def _grid_shares(images: np.ndarray, marked: np.ndarray, shift: np.ndarray, pool: Executor) -> np.ndarray:
+    count, height, width = marked.shape
+    side = PLACE * max(height, width)
+    steps = np.array([FRAMES, side, side, LUMA, CHROMA, CHROMA])
+    lengths = (np.array([count, height, width, 256, 256, 256]) // steps).astype(int) + 4  # one empty cell on every side
+    look = partial(_cells, images, marked, steps, lengths, shift)
+    per_frame = list(pool.map(look, range(count)))
+    cells, place = np.unique(np.concatenate([cells for cells, *_ in per_frame]), return_inverse=True)
+    grid = np.zeros((2, len(cells) + 1), np.float32)  # the last one stands for all cells that nothing is in
+    for row, each in enumerate(zip(*(sums for _, _, *sums in per_frame), strict=True)):
+        grid[row, :-1] = np.bincount(place, np.concatenate(each), len(cells))
+    for axis in list(range(len(lengths))) * BLURS:
+        stride = int(np.prod(lengths[axis + 1 :]))
+        before, after = (grid[:, _index(cells, cells + move)] for move in (-stride, stride))
+        grid[:, :-1] = grid[:, :-1] / 2 + (before + after) / 4
+    shares = (grid[1] / np.maximum(grid[0], 1e-9)).astype(np.float32)
+    ends = np.cumsum([len(cells) for cells, *_ in per_frame])
+    parts = np.split(shares[place], ends[:-1])
+    read = [part[inverse] for part, (_, inverse, *_) in zip(parts, per_frame, strict=True)]
+    return np.stack(read).reshape(marked.shape)
+
+
+def _cells(
+    images: np.ndarray, marked: np.ndarray, steps: np.ndarray, lengths: np.ndarray, shift: np.ndarray, i: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(C,) the cells of frame `i`, (H * W,) which of them each pixel is in, (C,) how many are, (C,) how many marked."""
+    height, width = marked.shape[1:]
+    colours = cv2.cvtColor(images[i], cv2.COLOR_RGB2YCrCb)
+    axes = (i, np.arange(height)[:, None], np.arange(width)[None], *cv2.split(colours))
+    key = np.zeros((height, width), np.int64)
+    for axis, step, length, moved in zip(axes, steps, lengths, shift, strict=True):
+        key = key * length + (np.asarray(axis) / np.float32(step) + np.float32(1 + moved)).astype(np.int64)
+    cells, inverse = np.unique(key, return_inverse=True)
+    inverse = inverse.reshape(-1).astype(np.int32)
+    pixels = np.bincount(inverse, minlength=len(cells))
+    return cells, inverse, pixels, np.bincount(inverse, marked[i].reshape(-1), len(cells))
+
+
+def _index(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N,) where the `wanted` (N,) stand in the sorted `cells` (C,); C for those that do not."""
+    found = np.minimum(np.searchsorted(cells, wanted), len(cells) - 1)
+    return np.where(cells[found] == wanted, found, len(cells))
