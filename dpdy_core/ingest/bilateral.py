@@ -10,11 +10,27 @@ from functools import partial
 import cv2
 import numpy as np
 
+from dpdy_core.ingest.pieces import without_specks
+
 FRAMES = 6  # side of a cell in time
 PLACE = 0.0875  # of the longer side of the picture
 LUMA, CHROMA = 6, 4  # grey levels
 SHIFTS = np.array([[0, 0, 0, 0, 0, 0], [1, 1, 0, 1, 1, 0], [0, 1, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1]]) / 2  # cells
 BLURS = 2  # by 1 2 1 along every axis
+MEDIAN = 5  # pixels: side of the window that clears masks of the noise of single ones
+
+
+def drawn_masks(images: np.ndarray, seeming: np.ndarray, share: float, pool: Executor) -> np.ndarray:
+    """(T, H, W) bool: where more than a `share` of what is alike and near is `seeming` (T, H, W) bool to move.
+
+    `images` (T, H, W, 3) uint8 RGB. What looks like its background, or is plain, shows no motion of its own, and single
+    pixels of the background show some.
+    """
+
+    def drawn(shares: np.ndarray) -> np.ndarray:
+        return without_specks(cv2.medianBlur((shares > share).astype(np.uint8), MEDIAN) > 0)
+
+    return np.stack(list(pool.map(drawn, shares_nearby(images, seeming, pool))))
 
 
 def shares_nearby(images: np.ndarray, marked: np.ndarray, pool: Executor) -> np.ndarray:

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from dpdy_core.geometry.cameras import Cameras
-from dpdy_core.ingest.bilateral import shares_nearby
+from dpdy_core.ingest.bilateral import drawn_masks
 from dpdy_core.ingest.drift import Flows, drifts
 from dpdy_core.ingest.flow import pixel_grid
-from dpdy_core.ingest.pieces import without_specks
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
 
@@ -28,8 +27,7 @@ DRIFT = 0.6  # the most that drift counts, in units of DIFFERENT: part of a move
 DRIFTING = (4.0, 24.0)  # grey levels (see `drifts`) from which it counts, and counts in full
 WORKERS = 8  # frames looked at at once
 EVIDENCE = 0.85  # in units of DIFFERENT, from which a pixel seems to move
-SHARE = 0.3  # of the pixels like it that seem to, from which it does: what looks like the background shows no motion
-MEDIAN = 5  # pixels: side of the window that clears the noise of single ones
+SHARE = 0.3  # of the pixels like it and near it that seem to, from which it does
 
 
 def refined_masks(
@@ -65,7 +63,7 @@ def refined_masks(
                 found.append(evidence)
                 check((turn + 1) * count + len(found), (ROUNDS + 1) * count)
             seeming = np.stack(list(pool.map(partial(_seeming, found, flows), range(count))))
-            moving = np.stack(list(pool.map(_drawn, shares_nearby(images, seeming, pool)))) & ~ignored
+            moving = drawn_masks(images, seeming, SHARE, pool) & ~ignored
     return moving
 
 
@@ -109,11 +107,6 @@ def _seeming(evidence: list[np.ndarray], flows: Flows, i: int) -> np.ndarray:
         count += known
     seeming: np.ndarray = total / count > EVIDENCE
     return seeming
-
-
-def _drawn(share: np.ndarray) -> np.ndarray:
-    """(H, W) bool: what moves, by the `share` (H, W) of the pixels like each that seem to."""
-    return without_specks(cv2.medianBlur((share > SHARE).astype(np.uint8), MEDIAN) > 0)
 
 
 def difference(image: np.ndarray, background: np.ndarray) -> np.ndarray:
