@@ -111,6 +111,21 @@ def test_shadows_and_shifts_by_a_pixel_are_no_difference_and_other_colours_are()
     assert np.median(difference(background * 0.2, background)) > 10, "too dark for a shadow"
 
 
+def _posed(count: int) -> Cameras:
+    """`count` frames of a camera that stands still."""
+    return Cameras(
+        camera_to_world=torch.eye(4)[:3].expand(count, 3, 4),
+        focal=torch.full((count, 2), 120.0),
+        principal=torch.tensor([[64.0, 48.0]]).expand(count, 2),
+        width=128,
+        height=96,
+    )
+
+
+def _still(static: np.ndarray) -> np.ndarray:
+    return static.astype(np.float32)
+
+
 @pytest.mark.parametrize("light", [1, 0.45], ids=["bright", "dark"])
 def test_the_part_of_a_mover_that_looks_like_the_wall_is_masked_where_it_is_seen_to_drift(light: float) -> None:
     """A square moves before a still camera; its lower half has the wall's pattern, and nearly its colours."""
@@ -124,22 +139,31 @@ def test_the_part_of_a_mover_that_looks_like_the_wall_is_masked_where_it_is_seen
         image[46:62, columns] = wall[70:86, 8:40] + (17, 0, -17)
         images.append(np.clip(light * image, 0, 255).astype(np.uint8))
         true[i, rows, columns] = True
-    posed = Cameras(
-        camera_to_world=torch.eye(4)[:3].expand(10, 3, 4),
-        focal=torch.full((10, 2), 120.0),
-        principal=torch.tensor([[64.0, 48.0]]).expand(10, 2),
-        width=128,
-        height=96,
-    )
     nothing = np.zeros_like(true)
-    still = lambda static: static.astype(np.float32)  # noqa: E731
     lower = np.s_[2:8, 46:62]
     unseen = true.copy()
     unseen[:, 46:62] = False
     for first in (true, unseen):
         steps: list[tuple[int, int]] = []
-        found = refined_masks(np.stack(images), first, nothing, still, posed, lambda *step: steps.append(step))  # noqa: B023
+        found = refined_masks(np.stack(images), first, nothing, _still, _posed(10), lambda *step: steps.append(step))  # noqa: B023
         assert found[lower][true[lower]].mean() > 0.8
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]
     assert DRIFT < EVIDENCE, "drift alone masks nothing"
+
+
+def test_the_foot_of_a_swaying_stalk_which_hardly_moves_is_masked_with_it() -> None:
+    random = np.random.default_rng(0)
+    wall = cv2.GaussianBlur(random.integers(40, 200, (96, 128, 3)).astype(np.float32), (0, 0), 1.5).astype(np.uint8)
+    images, true = [], np.zeros((12, 96, 128), np.uint8)
+    for image, mask, angle in zip([wall.copy() for _ in true], true, 0.5 * np.sin(np.arange(12)), strict=True):
+        tip = (round(64 + 60 * np.sin(angle)), round(84 - 60 * np.cos(angle)))
+        cv2.line(image, (64, 84), tip, (230, 60, 60), 7)
+        cv2.line(mask, (64, 84), tip, 1, 7)
+        images.append(image)
+    foot = np.s_[:, 78:88]
+    assert true[foot].all(0).sum() > 0.6 * true[foot].sum(-1).sum(-1).mean(), "most of it is there in all frames"
+    nothing = np.zeros(true.shape, bool)
+    found = refined_masks(np.stack(images), nothing, nothing, _still, _posed(12), lambda *_: None)
+    assert found[foot][true[foot] > 0].mean() > 0.8
+    assert (found & (true == 0)).sum() < 0.1 * true.sum()
