@@ -18,6 +18,7 @@ from dpdy_core.ingest.clip import (
     write_transforms,
 )
 from dpdy_core.ingest.flow import grey
+from dpdy_core.ingest.pieces import resized_masks
 from dpdy_core.ingest.pinhole import pinholes
 from dpdy_core.ingest.portions import Portions
 from dpdy_core.ingest.posed_clip import PosedClip
@@ -58,16 +59,16 @@ def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     points = None if source == "none" else _points(run, clip, portions)
     if points is not None and source == "sweep":
         swept = _swept(clip, points, config, portions)
-        numbers |= refine_masks(run, clip, None if swept is None else swept.believed, config, portions)
+        numbers, resting = refine_masks(run, clip, None if swept is None else swept.believed, config, portions)
         if swept is not None:
-            depth, found = _believed(swept, clip, points, config, reporter)
+            depth, found = _believed(swept, clip, points, resting, config, reporter)
             numbers |= found
     else:
         believed = None
         if points is not None:
             depth, numbers = _aligned(clip, document, points, source, config, portions)
             believed = None if depth is None else static_parts(depth, config.depth.max_size)
-        numbers |= refine_masks(run, clip, believed, config, portions)
+        numbers |= refine_masks(run, clip, believed, config, portions)[0]
     for frame in frames:
         frame.pop("depth_file_path", None)
     if depth is not None:
@@ -131,11 +132,22 @@ def _swept(clip: PosedClip, points: SparsePoints, config: RunConfig, portions: P
 
 
 def _believed(
-    swept: Swept, clip: PosedClip, points: SparsePoints, config: RunConfig, reporter: Reporter
+    swept: Swept,
+    clip: PosedClip,
+    points: SparsePoints,
+    resting: np.ndarray | None,
+    config: RunConfig,
+    reporter: Reporter,
 ) -> tuple[list[np.ndarray], dict[str, float]]:
-    """Depth of what stands still, with a guess where something moves, and numbers that tell of it."""
+    """Depth of what stands still, with a guess where something moves, and numbers that tell of it.
+
+    `resting` (T, h, w) bool is what is masked and hardly moves, such as the foot of what sways.
+    """
     size = (swept.cameras.width, swept.cameras.height)
-    depth = swept.believed(np.stack(clip.static(size)))
+    still = np.stack(clip.static(size))
+    if resting is not None:
+        still |= resized_masks(resting, size)
+    depth = swept.believed(still)
     found = float((depth > 0).mean())
     if found < 0.1:
         reporter.warn(
@@ -143,8 +155,8 @@ def _believed(
         )
     if config.depth.standing:
         for values, moving, camera in zip(depth, clip.moving(size), pinholes(swept.cameras.to("cpu")), strict=True):
-            guessed = standing_depth(values, moving, camera.k)
-            values[guessed > 0] = guessed[guessed > 0]
+            guessed = standing_depth(np.where(moving, 0, values), moving, camera.k)
+            values[values == 0] = guessed[values == 0]
     guesses = float((depth > 0).mean()) - found
     numbers = {"pixels_with_depth": found, "pixels_guessed": guesses, "sparse_points": float(len(points.depth))}
     return list(depth), numbers

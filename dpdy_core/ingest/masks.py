@@ -1,7 +1,5 @@
 """Stage masks: which pixels of the training frames move."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +7,10 @@ import cv2
 import numpy as np
 
 from dpdy_core.config import RunConfig
-from dpdy_core.ingest.bilateral import drawn_masks
 from dpdy_core.ingest.clip import frames_of, load_cameras, read_image, read_transforms, write_transforms
 from dpdy_core.ingest.flow import grey
 from dpdy_core.ingest.motion import motion_scores
-from dpdy_core.ingest.pieces import whole_movers
+from dpdy_core.ingest.pieces import whole_movers, without_specks
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.size import fitted_size
 from dpdy_core.progress import Reporter
@@ -28,8 +25,6 @@ REFERENCE_SIZE = 480  # the size that config.masks.threshold is meant for
 SURE, LIKELY, UNLIKELY = 2.5, 1.3, 0.6  # scores that start the cut along colour edges
 GUIDE_RADIUS = 8
 GUIDE_EPSILON = 1e-3
-SHARE = 0.3  # of the pixels like it and near it that seem to move, from which a pixel does
-WORKERS = 8  # frames looked at at once
 
 
 def estimate_masks(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
@@ -57,12 +52,10 @@ def estimate_masks(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
     images = [read_image(run.capture / f["file_path"], size) for f in frames]
     scores = _scores(images, config.masks.threshold * max(size) / REFERENCE_SIZE, frames, document, config, reporter)
     model = None if config.masks.model is None else _segments(config.masks.model, config)
-    with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        seeming = np.stack(list(pool.map(_cut, images, scores)))
-        masks = drawn_masks(np.stack(images), seeming & (scores > 1), SHARE, pool)
-    for number, (image, mask, frame) in enumerate(zip(images, masks, frames, strict=True), start=1):
+    for number, (image, score, frame) in enumerate(zip(images, scores, frames, strict=True), start=1):
         reporter.check()
         if frame in lacking:
+            mask = motion_mask(image, score)
             if model is not None:
                 mask = whole_movers(mask, model.predict(image))
                 reporter.step(number, len(frames))
@@ -114,6 +107,14 @@ def _known_cameras(
     return pinholes(load_cameras(document, frames).resized(*size))
 
 
+def motion_mask(image: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(H, W) bool mask from a motion score (H, W), cut along the colour edges of `image` (H, W, 3) uint8."""
+    likely = _guided(grey(image), np.minimum(score, 2 * SURE))
+    mask = _cut(image, likely)
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    return without_specks(cv2.morphologyEx(opened, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
+
+
 def _guided(guide: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Guided filter (He et al., ECCV 2010, eq. 5 to 8): smooth `values` that keep the edges of `guide` (H, W) uint8."""
 
@@ -128,11 +129,7 @@ def _guided(guide: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """(H, W) bool: what seems to move by its motion `score` (H, W), cut along the colour edges of `image` (H, W, 3).
-
-    One round of GrabCut (Rother et al., SIGGRAPH 2004) that starts from the smoothed scores.
-    """
-    score = _guided(grey(image), np.minimum(score, 2 * SURE))
+    """(H, W) bool: one round of GrabCut (Rother et al., SIGGRAPH 2004) that starts from the scores."""
     labels = np.select(
         [score > SURE, score > LIKELY, score > UNLIKELY], [cv2.GC_FGD, cv2.GC_PR_FGD, cv2.GC_PR_BGD], cv2.GC_BGD
     ).astype(np.uint8)

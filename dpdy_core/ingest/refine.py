@@ -37,8 +37,10 @@ def refined_masks(
     static_depth: Callable[[np.ndarray], np.ndarray],
     cameras: Cameras,
     check: Callable[[int, int], None],
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """(T, H, W) bool: what of `images` (T, H, W, 3) uint8 RGB moves, starting from the masks `moving` (T, H, W) bool.
+
+    And what of it, (T, H, W) bool, does not seem to by itself: it is like what does, and its depth may be found.
 
     `ignored` (T, H, W) bool shows nothing of the scene. `static_depth` gives the planar depth (T, h, w), 0 = none, of
     static pixels (T, H, W) bool; it may be smaller than the images. `cameras` are those of the frames.
@@ -64,7 +66,7 @@ def refined_masks(
                 check((turn + 1) * count + len(found), (ROUNDS + 1) * count)
             seeming = np.stack(list(pool.map(partial(_seeming, found, flows), range(count))))
             moving = drawn_masks(images, seeming, SHARE, pool) & ~ignored
-    return moving
+    return moving, moving & ~seeming & (np.stack(found) < EVIDENCE)
 
 
 def _brightened(images: np.ndarray) -> np.ndarray:

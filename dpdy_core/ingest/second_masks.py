@@ -42,29 +42,31 @@ def to_be_refined(clip: PosedClip, config: RunConfig) -> bool:
 
 def refine_masks(
     run: RunDir, clip: PosedClip, believed: StaticDepth | None, config: RunConfig, portions: Portions
-) -> dict[str, float]:
+) -> tuple[dict[str, float], np.ndarray | None]:
     """Redraw those masks of `clip` that were found by flow, in `capture/refined_masks/`, and let them count.
 
     `believed` gives the depth of static pixels; without it only a camera that stays in one place tells what is behind.
-    The answer is how much of the redrawn frames moves, by flow and now; nothing where nothing is redrawn.
+    The answer is how much of the redrawn frames moves, by flow and now, and (T, h, w) bool what is masked for its
+    likeness alone; nothing where nothing is redrawn.
     """
     if not to_be_refined(clip, config):
-        return {}
+        return {}, None
     if believed is None:
         if np.ptp(clip.cameras.centres.numpy(), axis=0).max() > ONE_PLACE:
             portions.reporter.fall_back("without depth motion masks stay as flow draws them")
-            return {}
+            return {}, None
         believed = _anywhere
     full = (clip.cameras.width, clip.cameras.height)
     size = fitted_size(*full, config.masks.max_size)
     first, ignored = np.stack(clip.moving(size)), np.stack(clip.ignored(size))
     images = np.stack(clip.images(size))
-    masks = refined_masks(images, first, ignored, believed, clip.cameras, portions.part("masks"))
+    masks, resting = refined_masks(images, first, ignored, believed, clip.cameras, portions.part("masks"))
     estimated = [ESTIMATED in frame for frame in clip.frames]
     for frame, mask, chosen in zip(clip.frames, masks, estimated, strict=True):
         if chosen:
             frame["motion_mask_path"] = write_mask(run, FOLDER, frame, mask, full)
-    return {"moving_by_flow": float(first[estimated].mean()), "moving_refined": float(masks[estimated].mean())}
+    shares = {"moving_by_flow": float(first[estimated].mean()), "moving_refined": float(masks[estimated].mean())}
+    return shares, resting
 
 
 def _anywhere(static: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def test_the_part_of_a_mover_that_looks_like_the_wall_is_masked_where_it_is_seen
     unseen[:, 46:62] = False
     for first in (true, unseen):
         steps: list[tuple[int, int]] = []
-        found = refined_masks(np.stack(images), first, nothing, _still, _posed(10), lambda *step: steps.append(step))  # noqa: B023
+        found, _ = refined_masks(np.stack(images), first, nothing, _still, _posed(10), lambda *step: steps.append(step))  # noqa: B023
         assert found[lower][true[lower]].mean() > 0.8
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]
@@ -164,6 +164,8 @@ def test_the_foot_of_a_swaying_stalk_which_hardly_moves_is_masked_with_it() -> N
     foot = np.s_[:, 78:88]
     assert true[foot].all(0).sum() > 0.6 * true[foot].sum(-1).sum(-1).mean(), "most of it is there in all frames"
     nothing = np.zeros(true.shape, bool)
-    found = refined_masks(np.stack(images), nothing, nothing, _still, _posed(12), lambda *_: None)
+    found, resting = refined_masks(np.stack(images), nothing, nothing, _still, _posed(12), lambda *_: None)
     assert found[foot][true[foot] > 0].mean() > 0.8
+    assert resting[foot].sum() > 0.6 * found[foot].sum(), "for its likeness alone"
+    assert not resting[:, :45].any(), "where it sways far"
     assert (found & (true == 0)).sum() < 0.1 * true.sum()
