@@ -51,20 +51,18 @@ def _grid_shares(images: np.ndarray, marked: np.ndarray, shift: np.ndarray, pool
     steps = np.array([FRAMES, side, side, LUMA, CHROMA, CHROMA])
     lengths = (np.array([count, height, width, 256, 256, 256]) // steps).astype(int) + 4  # one empty cell on every side
     look = partial(_cells, images, marked, steps, lengths, shift)
-    per_frame = list(pool.map(look, range(count)))
-    cells, place = np.unique(np.concatenate([cells for cells, *_ in per_frame]), return_inverse=True)
+    own, inside, pixels, hits = zip(*pool.map(look, range(count)), strict=True)
+    cells, place = np.unique(np.concatenate(own), return_inverse=True)
     grid = np.zeros((2, len(cells) + 1), np.float32)  # the last one stands for all cells that nothing is in
-    for row, each in enumerate(zip(*(sums for _, _, *sums in per_frame), strict=True)):
-        grid[row, :-1] = np.bincount(place, np.concatenate(each), len(cells))
+    grid[0, :-1] = np.bincount(place, np.concatenate(pixels))
+    grid[1, :-1] = np.bincount(place, np.concatenate(hits))
     for axis in list(range(len(lengths))) * BLURS:
         stride = int(np.prod(lengths[axis + 1 :]))
         before, after = (grid[:, _index(cells, cells + move)] for move in (-stride, stride))
         grid[:, :-1] = grid[:, :-1] / 2 + (before + after) / 4
     shares = (grid[1] / np.maximum(grid[0], 1e-9)).astype(np.float32)
-    ends = np.cumsum([len(cells) for cells, *_ in per_frame])
-    parts = np.split(shares[place], ends[:-1])
-    read = [part[inverse] for part, (_, inverse, *_) in zip(parts, per_frame, strict=True)]
-    return np.stack(read).reshape(marked.shape)
+    parts = np.split(shares[place], np.cumsum([len(each) for each in own])[:-1])
+    return np.stack([part[pixel] for part, pixel in zip(parts, inside, strict=True)]).reshape(marked.shape)
 
 
 def _cells(

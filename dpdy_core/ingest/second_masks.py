@@ -66,7 +66,7 @@ def refine_masks(
         if chosen:
             frame["motion_mask_path"] = write_mask(run, FOLDER, frame, mask, full)
     shares = {"moving_by_flow": float(first[estimated].mean()), "moving_refined": float(masks[estimated].mean())}
-    return shares, resting
+    return shares, resting & np.array(estimated)[:, None, None]
 
 
 def _anywhere(static: np.ndarray) -> np.ndarray:
