@@ -274,6 +274,9 @@ class SceneConfig(Section):
     novel_rays: Share = Field(
         0.0, description="share of the rays that come from novel views, for the terms that need no observation"
     )
+    fill_depth: bool = Field(
+        True, description="spread depth that a sweep found over the static pixels in which it found none"
+    )
     refine_cameras: bool = Field(False, description="correct the training cameras while the scene is optimised")
     exposure: bool = Field(False, description="every training frame has its own gain per colour channel")
     max_size: int = Field(

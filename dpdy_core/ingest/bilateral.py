@@ -30,46 +30,46 @@ def drawn_masks(images: np.ndarray, seeming: np.ndarray, share: float, pool: Exe
     def drawn(shares: np.ndarray) -> np.ndarray:
         return without_specks(cv2.medianBlur((shares > share).astype(np.uint8), MEDIAN) > 0)
 
-    return np.stack(list(pool.map(drawn, shares_nearby(images, seeming, pool))))
+    return np.stack(list(pool.map(drawn, means_nearby(images, seeming, pool))))
 
 
-def shares_nearby(images: np.ndarray, marked: np.ndarray, pool: Executor) -> np.ndarray:
-    """(T, H, W) float32: the share that is `marked` (T, H, W) bool of what is like each pixel of `images` and near it.
+def means_nearby(images: np.ndarray, values: np.ndarray, pool: Executor) -> np.ndarray:
+    """(T, H, W) float32: the mean of `values` (T, H, W) over what is like each pixel of `images` and near it.
 
     `images` (T, H, W, 3) uint8 RGB. The mean over several grids, each shifted against the others, so that the edges of
     their cells do not show.
     """
-    total = np.zeros(marked.shape, np.float32)
+    total = np.zeros(values.shape, np.float32)
     for shift in SHIFTS:
-        total += _grid_shares(images, marked, shift, pool)
+        total += _grid_means(images, values, shift, pool)
     return total / len(SHIFTS)
 
 
-def _grid_shares(images: np.ndarray, marked: np.ndarray, shift: np.ndarray, pool: Executor) -> np.ndarray:
-    count, height, width = marked.shape
+def _grid_means(images: np.ndarray, values: np.ndarray, shift: np.ndarray, pool: Executor) -> np.ndarray:
+    count, height, width = values.shape
     side = PLACE * max(height, width)
     steps = np.array([FRAMES, side, side, LUMA, CHROMA, CHROMA])
     lengths = (np.array([count, height, width, 256, 256, 256]) // steps).astype(int) + 4  # one empty cell on every side
-    look = partial(_cells, images, marked, steps, lengths, shift)
-    own, inside, pixels, hits = zip(*pool.map(look, range(count)), strict=True)
+    look = partial(_cells, images, values, steps, lengths, shift)
+    own, inside, pixels, sums = zip(*pool.map(look, range(count)), strict=True)
     cells, place = np.unique(np.concatenate(own), return_inverse=True)
     grid = np.zeros((2, len(cells) + 1), np.float32)  # the last one stands for all cells that nothing is in
     grid[0, :-1] = np.bincount(place, np.concatenate(pixels))
-    grid[1, :-1] = np.bincount(place, np.concatenate(hits))
+    grid[1, :-1] = np.bincount(place, np.concatenate(sums))
     for axis in list(range(len(lengths))) * BLURS:
         stride = int(np.prod(lengths[axis + 1 :]))
         before, after = (grid[:, _index(cells, cells + move)] for move in (-stride, stride))
         grid[:, :-1] = grid[:, :-1] / 2 + (before + after) / 4
-    shares = (grid[1] / np.maximum(grid[0], 1e-9)).astype(np.float32)
-    parts = np.split(shares[place], np.cumsum([len(each) for each in own])[:-1])
-    return np.stack([part[pixel] for part, pixel in zip(parts, inside, strict=True)]).reshape(marked.shape)
+    means = (grid[1] / np.maximum(grid[0], 1e-9)).astype(np.float32)
+    parts = np.split(means[place], np.cumsum([len(each) for each in own])[:-1])
+    return np.stack([part[pixel] for part, pixel in zip(parts, inside, strict=True)]).reshape(values.shape)
 
 
 def _cells(
-    images: np.ndarray, marked: np.ndarray, steps: np.ndarray, lengths: np.ndarray, shift: np.ndarray, i: int
+    images: np.ndarray, values: np.ndarray, steps: np.ndarray, lengths: np.ndarray, shift: np.ndarray, i: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(C,) the cells of frame `i`, (H * W,) which of them each pixel is in, (C,) how many are, (C,) how many marked."""
-    height, width = marked.shape[1:]
+    """(C,) the cells of frame `i`, (H * W,) which of them each pixel is in, (C,) how many are, (C,) their sums."""
+    height, width = values.shape[1:]
     colours = cv2.cvtColor(images[i], cv2.COLOR_RGB2YCrCb)
     axes = (i, np.arange(height)[:, None], np.arange(width)[None], *cv2.split(colours))
     key = np.zeros((height, width), np.int64)
@@ -78,7 +78,7 @@ def _cells(
     cells, inverse = np.unique(key, return_inverse=True)
     inverse = inverse.reshape(-1).astype(np.int32)
     pixels = np.bincount(inverse, minlength=len(cells))
-    return cells, inverse, pixels, np.bincount(inverse, marked[i].reshape(-1), len(cells))
+    return cells, inverse, pixels, np.bincount(inverse, values[i].reshape(-1), len(cells))
 
 
 def _index(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -71,8 +71,10 @@ def estimate_depth(run: RunDir, config: RunConfig, reporter: Reporter) -> None:
         numbers |= refine_masks(run, clip, believed, config, portions)[0]
     for frame in frames:
         frame.pop("depth_file_path", None)
+    document.pop("depth_source", None)
     if depth is not None:
         _write(run, document, frames, depth)
+        document["depth_source"] = source
     write_transforms(run.capture, document)
     portions.tell(**numbers)
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, tensors_below
 from dpdy_core.config import DistillationConfig, RefinementConfig, RunConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
-from dpdy_core.ingest.clip import Clip, load_clip
+from dpdy_core.ingest.clip import Clip, load_clip, read_transforms
 from dpdy_core.optimise.aimed_views import AimedViews
 from dpdy_core.optimise.checkpoint import scene_header, scene_identity
 from dpdy_core.optimise.clip_views import ClipViews
+from dpdy_core.optimise.depth_fill import without_holes
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.optimise.preview import write_preview
@@ -57,6 +58,8 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter, stop: int
     clip = load_clip(run.capture, "train", config.scene.max_size)
     if clip is None:
         raise BadInput("no training frame has a camera pose", "check the cameras stage and train_filenames")
+    if config.scene.fill_depth and read_transforms(run.capture).get("depth_source") == "sweep":
+        clip = without_holes(clip)
     device = resolve_device(config.device)
     identity = scene_identity(run, config)
     if newest_checkpoint(run.scene, identity, reporter.warn) is None:

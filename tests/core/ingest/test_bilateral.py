@@ -2,12 +2,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from dpdy_core.ingest.bilateral import FRAMES, PLACE, SHIFTS, shares_nearby
+from dpdy_core.ingest.bilateral import FRAMES, PLACE, SHIFTS, means_nearby
 
 
-def _shares(images: np.ndarray, marked: np.ndarray) -> np.ndarray:
+def _means(images: np.ndarray, marked: np.ndarray) -> np.ndarray:
     with ThreadPoolExecutor(2) as pool:
-        return shares_nearby(images, marked, pool)
+        return means_nearby(images, marked, pool)
 
 
 def test_pixels_of_one_colour_take_a_mean_over_the_cells_around() -> None:
@@ -23,7 +23,7 @@ def test_pixels_of_one_colour_take_a_mean_over_the_cells_around() -> None:
             weights.append((blur @ blur)[np.ix_(cell, cell)])
         total = np.einsum("at,by,cx,tyx->abc", *weights, marked.astype(float))
         expected += total / np.einsum("at,by,cx->abc", *weights) / len(SHIFTS)
-    found = _shares(np.full((*marked.shape, 3), 90, np.uint8), marked)
+    found = _means(np.full((*marked.shape, 3), 90, np.uint8), marked)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -33,7 +33,7 @@ def test_marks_reach_what_looks_alike_and_not_what_it_stands_before() -> None:
     marked = np.zeros(images.shape[:3], bool)
     marked[:, 10:46, 38:44] = True  # not its lower end
     marked[:, 20:24, 10:12] = True  # a speck on the wall
-    shares = _shares(images, marked)
+    shares = _means(images, marked)
     assert shares[:, 10:50, 38:44].min() > 0.5
     assert shares[marked].max() > 0.9
     beside = np.ones(images.shape[:3], bool)
@@ -45,7 +45,7 @@ def test_marks_end_with_time_and_place() -> None:
     images = np.full((60, 20, 160, 3), 90, np.uint8)
     marked = np.zeros(images.shape[:3], bool)
     marked[:6, :, :20] = True
-    shares = _shares(images, marked)
+    shares = _means(images, marked)
     assert shares[:3, :, :10].min() > 0.25
     assert shares[30:].max() == 0
     assert shares[:, :, 80:].max() == 0
