@@ -30,11 +30,11 @@ def drawn_masks(images: np.ndarray, seeming: np.ndarray, share: float, pool: Exe
     def drawn(shares: np.ndarray) -> np.ndarray:
         return without_specks(cv2.medianBlur((shares > share).astype(np.uint8), MEDIAN) > 0)
 
-    return np.stack(list(pool.map(drawn, means_nearby(images, seeming, pool))))
+    return np.stack(list(pool.map(drawn, means_nearby(images, seeming[None], pool)[0])))
 
 
 def means_nearby(images: np.ndarray, values: np.ndarray, pool: Executor) -> np.ndarray:
-    """(T, H, W) float32: the mean of `values` (T, H, W) over what is like each pixel of `images` and near it.
+    """(N, T, H, W) float32: the means of `values` (N, T, H, W) over what is like each pixel of `images` and near it.
 
     `images` (T, H, W, 3) uint8 RGB. The mean over several grids, each shifted against the others, so that the edges of
     their cells do not show.
@@ -46,30 +46,31 @@ def means_nearby(images: np.ndarray, values: np.ndarray, pool: Executor) -> np.n
 
 
 def _grid_means(images: np.ndarray, values: np.ndarray, shift: np.ndarray, pool: Executor) -> np.ndarray:
-    count, height, width = values.shape
+    quantities, count, height, width = values.shape
     side = PLACE * max(height, width)
     steps = np.array([FRAMES, side, side, LUMA, CHROMA, CHROMA])
     lengths = (np.array([count, height, width, 256, 256, 256]) // steps).astype(int) + 4  # one empty cell on every side
     look = partial(_cells, images, values, steps, lengths, shift)
     own, inside, pixels, sums = zip(*pool.map(look, range(count)), strict=True)
     cells, place = np.unique(np.concatenate(own), return_inverse=True)
-    grid = np.zeros((2, len(cells) + 1), np.float32)  # the last one stands for all cells that nothing is in
+    grid = np.zeros((1 + quantities, len(cells) + 1), np.float32)  # the last one stands for all cells nothing is in
     grid[0, :-1] = np.bincount(place, np.concatenate(pixels))
-    grid[1, :-1] = np.bincount(place, np.concatenate(sums))
+    for row, each in zip(grid[1:], np.concatenate(sums, axis=1), strict=True):
+        row[:-1] = np.bincount(place, each)
     for axis in list(range(len(lengths))) * BLURS:
         stride = int(np.prod(lengths[axis + 1 :]))
         before, after = (grid[:, _index(cells, cells + move)] for move in (-stride, stride))
         grid[:, :-1] = grid[:, :-1] / 2 + (before + after) / 4
-    means = (grid[1] / np.maximum(grid[0], 1e-9)).astype(np.float32)
-    parts = np.split(means[place], np.cumsum([len(each) for each in own])[:-1])
-    return np.stack([part[pixel] for part, pixel in zip(parts, inside, strict=True)]).reshape(values.shape)
+    means = (grid[1:] / np.maximum(grid[0], 1e-9)).astype(np.float32)
+    parts = np.split(means[:, place], np.cumsum([len(each) for each in own])[:-1], axis=1)
+    return np.stack([part[:, pixel] for part, pixel in zip(parts, inside, strict=True)], 1).reshape(values.shape)
 
 
 def _cells(
     images: np.ndarray, values: np.ndarray, steps: np.ndarray, lengths: np.ndarray, shift: np.ndarray, i: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(C,) the cells of frame `i`, (H * W,) which of them each pixel is in, (C,) how many are, (C,) their sums."""
-    height, width = values.shape[1:]
+    """(C,) the cells of frame `i`, (H * W,) which of them each pixel is in, (C,) how many are, (N, C) their sums."""
+    height, width = values.shape[2:]
     colours = cv2.cvtColor(images[i], cv2.COLOR_RGB2YCrCb)
     axes = (i, np.arange(height)[:, None], np.arange(width)[None], *cv2.split(colours))
     key = np.zeros((height, width), np.int64)
@@ -78,7 +79,8 @@ def _cells(
     cells, inverse = np.unique(key, return_inverse=True)
     inverse = inverse.reshape(-1).astype(np.int32)
     pixels = np.bincount(inverse, minlength=len(cells))
-    return cells, inverse, pixels, np.bincount(inverse, values[i].reshape(-1), len(cells))
+    sums = np.stack([np.bincount(inverse, each[i].reshape(-1), len(cells)) for each in values])
+    return cells, inverse, pixels, sums
 
 
 def _index(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:

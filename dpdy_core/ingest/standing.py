@@ -6,6 +6,7 @@ import numpy as np
 LEAST = 4e-4  # share of the picture below which a patch is no mover
 FEET = 0.1  # share of a mover's height that counts as its feet
 REACH = 0.06  # of the picture's longer side: how far round the feet the ground is looked at
+UNDER = 0.04  # of the picture's longer side: how far under its feet a mover may end where there is no ground
 GROUND = 40  # pixels with depth that make a ground
 BENT = 0.05  # median relative error of depth above which the ground is no plane
 LEVEL = 0.2  # sine of the least angle at which the ground, seen on, rises out of the plane of sight: a wall has none
@@ -17,8 +18,9 @@ def standing_depth(depth: np.ndarray, moving: np.ndarray, calibration: np.ndarra
 
     `calibration` (3, 3) is the pinhole's, the centre of the first pixel at (0, 0). Each connected mover gets one depth,
     that of its support plane under its feet: the inverse depth of a plane is affine in the pixels, and its coefficients
-    times the calibration are its normal. It is a guess, and for what hangs or flies too far. None is made where the
-    feet are outside of the picture, or where what lies around them is no plane or a wall.
+    times the calibration are its normal. Where no plane lies around the feet, or a wall, as with a stalk in its pot, it
+    is that of what shows right under them. It is a guess: too far for what hangs or flies, too near for what stands
+    behind something. None is made where the feet are outside of the picture.
     """
     guessed = np.zeros_like(depth, np.float32)
     height, width = depth.shape
@@ -35,12 +37,24 @@ def standing_depth(depth: np.ndarray, moving: np.ndarray, calibration: np.ndarra
         rows = slice(max(0, feet[:, 1].min() - reach), top + tall + reach)
         cols = slice(max(0, feet[:, 0].min() - reach), feet[:, 0].max() + reach + 1)
         plane = _plane(depth[rows, cols], (cols.start, rows.start))
-        if plane is None or not _carries(plane @ calibration):
-            continue
-        inverse = float(np.median(feet @ plane[:2] + plane[2]))
+        if plane is not None and _carries(plane @ calibration):
+            inverse = float(np.median(feet @ plane[:2] + plane[2]))
+        else:
+            inverse = _under(depth, feet, max(2, round(UNDER * max(height, width))))
         if inverse > 0:
             guessed[top : top + tall, left : left + wide][own] = 1 / inverse
     return guessed
+
+
+def _under(depth: np.ndarray, feet: np.ndarray, reach: int) -> float:
+    """The median inverse depth of the first pixel with depth under each of the `feet` (F, 2), at most `reach` lower.
+
+    0 where there is none.
+    """
+    rows = feet[:, 1, None] + np.arange(1, reach + 1)
+    below = np.where(rows < len(depth), depth[np.minimum(rows, len(depth) - 1), feet[:, 0, None]], 0)
+    first = below[np.arange(len(feet)), (below > 0).argmax(1)]
+    return float(np.median(1 / first[first > 0])) if (first > 0).any() else 0.0
 
 
 def _carries(normal: np.ndarray) -> bool:

@@ -23,11 +23,11 @@ class AimedViews:
 
         `widest`: the best of the candidates is that with most unseen, else any that is good.
         """
-        self.novel, self.candidates, self.orbit, self.widest = novel, candidates, orbit, widest
+        self.novel, self.candidates, self.orbit = novel, candidates, orbit
         self.space = ObservedSpace(views.cameras, views.depth, views.moving)
         self.side = min(GLANCE, novel.width, novel.height)
         self.coverage = Coverage(views, min(novel.width, novel.height))
-        self.glance = Coverage(views, self.side)
+        self.glance = Coverage(views, self.side) if widest else None
 
     def draw(self, count: int, progress: Number, generator: torch.Generator) -> tuple[Cameras, Tensor]:
         """`count` cameras for training `progress` in [0, 1], and the times (count,) at which to look.
@@ -37,7 +37,7 @@ class AimedViews:
         """
         cameras, times = self.novel.orbiting(count * self.candidates, self.orbit.at(progress), generator)
         observed = self.space.share(cameras).view(count, -1)
-        if self.widest:
+        if self.glance is not None:
             good = self.glance.unseen(cameras.resized(self.side, self.side), times).mean(dim=(1, 2)).view(count, -1)
         else:
             good = torch.arange(self.candidates, 0, -1, device=observed.device).expand_as(observed).float()

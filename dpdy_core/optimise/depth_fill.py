@@ -27,8 +27,8 @@ def without_holes(clip: Clip) -> Clip:
     known = still & (clip.depth > 0)
     inverse = torch.where(known, 1 / clip.depth.clamp_min(1e-9), 0.0)
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        images = clip.images.numpy()
-        share, total = (torch.from_numpy(means_nearby(images, x.numpy(), pool)) for x in (known, inverse))
+        nearby = means_nearby(clip.images.numpy(), torch.stack([known.float(), inverse]).numpy(), pool)
+    share, total = torch.from_numpy(nearby)
     spread = push_pull(inverse[:, None], known[:, None].float())[:, 0]
     spread = torch.where(share > LEAST, total / share.clamp_min(LEAST), spread)
     holes = still & ~known & (spread > 0)

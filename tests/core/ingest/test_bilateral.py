@@ -7,7 +7,7 @@ from dpdy_core.ingest.bilateral import FRAMES, PLACE, SHIFTS, means_nearby
 
 def _means(images: np.ndarray, marked: np.ndarray) -> np.ndarray:
     with ThreadPoolExecutor(2) as pool:
-        return means_nearby(images, marked, pool)
+        return means_nearby(images, marked[None], pool)[0]
 
 
 def test_pixels_of_one_colour_take_a_mean_over_the_cells_around() -> None:

@@ -52,21 +52,36 @@ def test_things_beside_the_feet_do_not_count_as_floor() -> None:
     assert standing_depth(depth, moving, LENS)[40, 70] == pytest.approx(_floor(90), rel=1e-2)
 
 
+def test_a_stalk_gets_the_depth_of_the_pot_under_it() -> None:
+    room = _room()
+    room[60:100, 60:90] = 2.5  # its face carries nothing
+    depth, moving = _with(room, (73, 76, 20, 66))
+    found = standing_depth(depth, moving, LENS)
+    assert found[moving] == pytest.approx(2.5)
+    assert (found[~moving] == 0).all()
+
+
+def test_what_shows_no_ground_is_not_put_behind_what_is_under_it() -> None:
+    depth, moving = _with(_room(), (60, 80, 5, 20))  # it hangs before the wall
+    assert standing_depth(depth, moving, LENS)[10, 70] == pytest.approx(WALL)
+
+
+def test_on_rubble_a_mover_gets_the_depth_of_the_rubble_at_its_feet() -> None:
+    rubble = np.random.default_rng(0).uniform(1, 6, SIZE[::-1])
+    rubble[92] = 0  # no depth was found right under the feet
+    depth, moving = _with(rubble, (60, 80, 30, 91))
+    found = standing_depth(depth, moving, LENS)[40, 70]
+    assert found == pytest.approx(1 / np.median(1 / rubble[93, 60:81]))
+
+
 @pytest.mark.parametrize(
     ("box", "known"),
     [
         ((60, 80, 30, 119), True),  # the feet are outside of the picture
         ((60, 80, 30, 90), False),  # nothing is known of the ground
         ((60, 61, 88, 89), True),  # a speck
-        ((60, 80, 5, 20), True),  # it flies before the wall
     ],
 )
 def test_without_feet_or_ground_there_is_no_guess(box: tuple[int, int, int, int], known: bool) -> None:
     depth, moving = _with(_room() if known else np.zeros(SIZE[::-1]), box)
-    assert not standing_depth(depth, moving, LENS).any()
-
-
-def test_rubble_is_no_ground() -> None:
-    rubble = np.random.default_rng(0).uniform(1, 6, SIZE[::-1])
-    depth, moving = _with(rubble, (60, 80, 30, 90))
     assert not standing_depth(depth, moving, LENS).any()
