@@ -124,7 +124,7 @@ class FieldsConfig(Section):
     view_dependence: bool = Field(
         False, description="static colours may depend on the viewing direction; off extrapolates better from one path"
     )
-    dynamic_space_grid: bool = Field(False, description="the dynamic field has a grid over x, y, z beside its three")
+    dynamic_space_grid: bool = Field(True, description="the dynamic field has a grid over x, y, z beside its three")
     split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
     blend: Literal["additive", "learned"] = Field(
         "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"
