@@ -271,6 +271,9 @@ class SceneConfig(Section):
     reaimed: Share = Field(
         0.4, description="share of the rays that look at their pixel's surface again from a moved camera; needs depth"
     )
+    carried: Share = Field(
+        0.1, description="share of the rays that show a mover's surface at a time at which it was hidden; needs depth"
+    )
     novel_rays: Share = Field(
         0.0, description="share of the rays that come from novel views, for the terms that need no observation"
     )

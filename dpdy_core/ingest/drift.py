@@ -11,10 +11,9 @@ from functools import partial
 import cv2
 import numpy as np
 
-from dpdy_core.ingest.flow import consistent, dense_flow, grey, pixel_grid
+from dpdy_core.ingest.flow import GAPS, Flows, consistent, flow_both_ways, grey, pixel_grid
 from dpdy_core.ingest.pinhole import Pinhole
 
-GAPS = (1, 2, 4, 8)  # frames; each starts from the chained flow of the one before
 FEWEST = 3  # flows that a point must be followed by: two fit many depths
 ITERATIONS = 4
 LOOSE = 1.0  # pixels: flows farther off count ever less in the point's depth (Cauchy weights)
@@ -22,8 +21,6 @@ BLUR = 0.7  # pixels
 GRADIENT_BLUR = 2.5  # pixels: motion of a plain surface shows at its edges
 SAME_LOOK = 10.0  # grey levels by which a followed point may change; from twice that on the flow is wrong
 BLOCK = 16  # frames whose flows are held at once
-
-Flows = dict[tuple[int, int], np.ndarray]
 
 
 def drifts(
@@ -51,7 +48,7 @@ def drifts(
         for gap in GAPS:
             ahead = range(begin, min(end + GAPS[-1] - gap, count - gap))  # longer ones start from shorter
             lacking = [i for i in ahead if (i, i + gap) not in flows]
-            for both in list(pool.map(lambda i: _both_ways(greys, i, i + gap, flows), lacking)):  # noqa: B023
+            for both in list(pool.map(lambda i: flow_both_ways(greys, i, i + gap, flows), lacking)):  # noqa: B023
                 flows |= both
         for drift in pool.map(partial(_drift, smooth, cameras, flows), range(start, end)):
             found.append(drift)
@@ -61,19 +58,6 @@ def drifts(
                 confirmed = consistent(flows[i, j], flows[j, i])[..., None]
                 neighbouring[i, j] = np.where(confirmed, flows[i, j], np.nan).astype(np.float16)
     return found, neighbouring
-
-
-def _both_ways(greys: list[np.ndarray], i: int, j: int, known: Flows) -> Flows:
-    """Flow i to j and j to i, started from the flows over half the gap where they are known."""
-    middle, flows = (i + j) // 2, {}
-    for a, b in ((i, j), (j, i)):
-        start = None
-        if (a, middle) in known and (middle, b) in known:
-            there = known[a, middle]
-            place = pixel_grid(there.shape[1], there.shape[0]) + there
-            start = there + cv2.remap(known[middle, b], place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        flows[a, b] = dense_flow(greys[a], greys[b], start)
-    return flows
 
 
 def _drift(smooth: list[np.ndarray], cameras: list[Pinhole], flows: Flows, i: int) -> np.ndarray:

@@ -3,6 +3,10 @@
 import cv2
 import numpy as np
 
+GAPS = (1, 2, 4, 8)  # frames; flow over each starts from that over half of it, twice
+
+Flows = dict[tuple[int, int], np.ndarray]  # (H, W, 2) each, by the frames that it leads from and to
+
 
 def grey(image: np.ndarray) -> np.ndarray:
     """(H, W) uint8 luma of an (H, W, 3) uint8 RGB image."""
@@ -21,6 +25,21 @@ def dense_flow(first: np.ndarray, second: np.ndarray, start: np.ndarray | None =
 def flow_pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flow from `first` to `second` and back."""
     return dense_flow(first, second), dense_flow(second, first)
+
+
+def flow_both_ways(frames: list[np.ndarray], i: int, j: int, known: Flows) -> Flows:
+    """Flow between `frames` (H, W) uint8 i and j and back, started from the flows over half the gap if `known`."""
+    middle, flows = (i + j) // 2, {}
+    for a, b in ((i, j), (j, i)):
+        there, rest = known.get((a, middle)), known.get((middle, b))
+        start = None if there is None or rest is None else _chained(there, rest)
+        flows[a, b] = dense_flow(frames[a], frames[b], start)
+    return flows
+
+
+def _chained(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    target = pixel_grid(first.shape[1], first.shape[0]) + first
+    return first + cv2.remap(second, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def pixel_grid(width: int, height: int) -> np.ndarray:

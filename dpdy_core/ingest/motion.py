@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 
 from dpdy_core.ingest.epipolar import CameraMotion, Model, fit_motion, motion_from_poses
-from dpdy_core.ingest.flow import consistent, dense_flow, pixel_grid
+from dpdy_core.ingest.flow import GAPS, Flows, consistent, flow_both_ways, pixel_grid
 from dpdy_core.ingest.pinhole import Pinhole
 
-GAPS = (1, 2, 4, 8)  # each starts from the chained flow of the one before
 FIT_POINTS = 1500
 MIN_CONSISTENT = 0.4  # flow between frames that share less than this says nothing
 NOISE_SIGMAS = 6.0
@@ -18,8 +17,6 @@ LEVELS = 64  # steps of a stored score per threshold: scores are kept in 8 bits
 NONE = 255
 CARRY_SLACK = 0.1  # strict, or slow movers leave a trail on the background that they pass
 FADE = 0.97  # what evidence of motion keeps from one frame to the next
-
-Pairs = dict[tuple[int, int], np.ndarray]
 
 
 def motion_scores(
@@ -36,13 +33,13 @@ def motion_scores(
     total = sum(max(len(frames) - gap, 0) for gap in GAPS)
     evidence: list[list[np.ndarray]] = [[] for _ in frames]
     models: Counter[Model] = Counter()
-    shorter: Pairs = {}
-    neighbours: Pairs = {}
+    shorter: Flows = {}
+    neighbours: Flows = {}
     done = 0
     for gap in GAPS:
-        flows: Pairs = {}
+        flows: Flows = {}
         for i in range(len(frames) - gap):
-            flows |= _flow_both_ways(frames, i, i + gap, shorter)
+            flows |= flow_both_ways(frames, i, i + gap, shorter)
             for a, b in ((i, i + gap), (i + gap, i)):
                 score = _pair_score(flows, a, b, threshold, cameras, models)
                 if score is not None:
@@ -54,24 +51,8 @@ def motion_scores(
     return _carry([_combine(e, frames[0].shape) for e in evidence], neighbours), models
 
 
-def _flow_both_ways(frames: list[np.ndarray], i: int, j: int, shorter: Pairs) -> Pairs:
-    """Flow i to j and j to i, started from the flows over half the gap where they are known."""
-    middle = (i + j) // 2
-    flows = {}
-    for a, b in ((i, j), (j, i)):
-        start = _chain(shorter[a, middle], shorter[middle, b]) if (a, middle) in shorter else None
-        flows[a, b] = dense_flow(frames[a], frames[b], start)
-    return flows
-
-
-def _chain(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    height, width = first.shape[:2]
-    target = pixel_grid(width, height) + first
-    return first + cv2.remap(second, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
 def _pair_score(
-    flows: Pairs, a: int, b: int, threshold: float, cameras: list[Pinhole] | None, models: Counter[Model]
+    flows: Flows, a: int, b: int, threshold: float, cameras: list[Pinhole] | None, models: Counter[Model]
 ) -> np.ndarray | None:
     """(H, W) uint8 residual of frame a against b in steps of the noise-adapted threshold, NONE where flow failed."""
     forward = flows[a, b]
@@ -111,7 +92,7 @@ def _combine(evidence: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     return np.where(count > 0, value, 0).astype(np.float32)
 
 
-def _carry(scores: list[np.ndarray], flows: Pairs) -> np.ndarray:
+def _carry(scores: list[np.ndarray], flows: Flows) -> np.ndarray:
     """Carry evidence along the flow through the clip, both ways: what moves at one time is masked when it rests."""
     carried = [score.copy() for score in scores]
     count = len(scores)

@@ -10,8 +10,8 @@ import numpy as np
 
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.bilateral import drawn_masks
-from dpdy_core.ingest.drift import Flows, drifts
-from dpdy_core.ingest.flow import pixel_grid
+from dpdy_core.ingest.drift import drifts
+from dpdy_core.ingest.flow import Flows, pixel_grid
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.plate import CLEAN, UNKNOWN, background_depth, plate, sources
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from dpdy_core.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, tensors_below
-from dpdy_core.config import DistillationConfig, RefinementConfig, RunConfig
+from dpdy_core.config import DistillationConfig, RefinementConfig, RunConfig, SceneConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
 from dpdy_core.ingest.clip import Clip, load_clip, read_transforms
 from dpdy_core.optimise.aimed_views import AimedViews
+from dpdy_core.optimise.carried_pixels import CarriedPixels, find_carried_pixels
 from dpdy_core.optimise.checkpoint import scene_header, scene_identity
 from dpdy_core.optimise.clip_views import ClipViews
 from dpdy_core.optimise.depth_fill import without_holes
@@ -58,7 +59,8 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter, stop: int
     clip = load_clip(run.capture, "train", config.scene.max_size)
     if clip is None:
         raise BadInput("no training frame has a camera pose", "check the cameras stage and train_filenames")
-    if config.scene.fill_depth and read_transforms(run.capture).get("depth_source") == "sweep":
+    swept = read_transforms(run.capture).get("depth_source") == "sweep"
+    if config.scene.fill_depth and swept:
         clip = without_holes(clip)
     device = resolve_device(config.device)
     identity = scene_identity(run, config)
@@ -66,13 +68,23 @@ def optimise_scene(run: RunDir, config: RunConfig, reporter: Reporter, stop: int
         _initialise(run, config, clip, device, identity)
     checkpoint = newest_checkpoint(run.scene, identity)
     assert checkpoint is not None
+    # a swept mover has one depth, no shape that could be shown from elsewhere
+    carried = None if swept else _carried(config.scene, clip, device, reporter)
     clip = clip.to(device)
-    training = restore(config.scene, checkpoint, clip, device)
+    training = restore(config.scene, checkpoint, clip, device, carried)
     if device.type == "cuda" and (reason := fuse_encoders(training.scene)):
         reporter.fall_back(reason)
     if device.type == "cuda":
         _try_to_graph(training.graph, "optimised", reporter)
     _optimise(run, config, reporter, training, checkpoint, stop)
+
+
+def _carried(config: SceneConfig, clip: Clip, device: torch.device, reporter: Reporter) -> CarriedPixels | None:
+    """What of the movers can be shown at other times than it was seen, if the settings want it and depth is metric."""
+    if config.carried == 0 or config.losses.depth_loss != "aligned":
+        return None
+    found = find_carried_pixels(clip, reporter.check)
+    return None if found is None else found.to(device)
 
 
 def _try_to_graph(graph: Callable[[], None], verb: str, reporter: Reporter) -> None:

@@ -1,6 +1,6 @@
 """Batches of training rays: random pixels of all frames, some of them seen again from a moved camera."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from torch.nn.functional import normalize
 from dpdy_core.errors import BadInput
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
+from dpdy_core.optimise.carried_pixels import CarriedPixels
+from dpdy_core.optimise.carried_rays import CarriedRays
 from dpdy_core.optimise.novel_views import NovelViews
 from dpdy_core.section import Number
 
@@ -40,11 +42,21 @@ class TrainingRays:
     pixel's depth is looked at, at the same time, from a camera moved by up to SPREAD of that depth. Where
     the frame's own depth shows the way to be free the pixel's colour must be seen there too: what warping the frame
     by its depth gives, as supervision. `novel_share` is the share that comes from `novel` views at random times and is
-    only regularised: nothing else forbids fog that no frame's ray meets.
+    only regularised: nothing else forbids fog that no frame's ray meets. `carried_share` is the share that shows
+    `carried` pixels, re-aimed, at the time at which their surfaces were hidden.
     """
 
-    def __init__(self, clip: Clip, reaimed: float, novel: NovelViews | None = None, novel_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        reaimed: float,
+        novel: NovelViews | None = None,
+        novel_share: float = 0.0,
+        carried: CarriedPixels | None = None,
+        carried_share: float = 0.0,
+    ) -> None:
         self.clip = clip
+        self.carried = CarriedRays(clip, carried) if carried is not None else None
         self.novel, self.novel_share = novel, novel_share if novel is not None else 0.0
         self.reaimed = reaimed if clip.depth is not None else 0.0
         self.usable = None if bool(clip.valid.all()) else torch.nonzero(clip.valid.flatten())[:, 0]
@@ -52,25 +64,31 @@ class TrainingRays:
             raise BadInput("the masks leave no pixel to train on", "check mask_path: 0 means ignore this pixel")
         moving = clip.valid & clip.motion if clip.motion is not None else torch.zeros_like(clip.valid)
         self.moving_pixels = torch.nonzero(moving.flatten())[:, 0]
+        # as large a part of the batch as they are of what is seen of the movers, so that few are not learnt by heart
+        known = 0.0 if carried is None else len(carried) / max(len(self.moving_pixels), 1)
+        self.carried_share = min(carried_share, known)
 
     def draw(
         self, count: int, generator: torch.Generator, cameras: Cameras | None = None, progress: Number = 0.0
     ) -> RayBatch:
-        """`count` rays: plain ones, re-aimed ones, then those of novel views as they are at training `progress`.
+        """`count` rays: plain ones, re-aimed ones, carried ones, those of novel views as they are at `progress`.
 
         `cameras` stand in for those of the clip; rays are differentiable in their poses.
         """
         cameras = self.clip.cameras if cameras is None else cameras
-        novel = int(count * self.novel_share)
-        again = int((count - novel) * self.reaimed)
-        batch = self._plain(count - novel, cameras, generator)
+        novel, carried = int(count * self.novel_share), int(count * self.carried_share)
+        own = count - novel - carried
+        again = int(own * self.reaimed)
+        batch = self._observed(*self._pixels(own, generator), cameras)
         if again > 0:
-            batch = self._reaim(batch, count - novel - again, cameras, generator)
-        return batch if novel == 0 else self._add_novel(batch, novel, progress, generator)
+            batch = self._reaim(batch, own - again, cameras, generator)
+        if carried > 0:
+            batch = _joined(batch, self._carry(carried, cameras, generator))
+        return batch if novel == 0 else _joined(batch, self._novel(novel, progress, generator))
 
-    def _plain(self, count: int, cameras: Cameras, generator: torch.Generator) -> RayBatch:
-        frame, row, column = self._pixels(count, generator)
-        clip = self.clip
+    def _observed(self, frame: Tensor, row: Tensor, column: Tensor, cameras: Cameras) -> RayBatch:
+        """The rays through pixels of the frames."""
+        clip, count = self.clip, len(frame)
         pixels = torch.stack([column, row], dim=-1) + 0.5
         origins, directions = cameras.rays(frame, pixels)
         zero = torch.zeros(count, device=origins.device)
@@ -126,24 +144,39 @@ class TrainingRays:
             observed=torch.cat([batch.observed[:start], observed]),
         )
 
-    def _add_novel(self, batch: RayBatch, count: int, progress: Number, generator: torch.Generator) -> RayBatch:
-        """`batch` and `count` rays through random pixels of a few novel views, without anything observed."""
+    def _carry(self, count: int, cameras: Cameras, generator: torch.Generator) -> RayBatch:
+        """`count` views of carried pixels, where they were when hidden."""
+        assert self.carried is not None
+        known, entry = self.carried.pixels, self.carried.draw(count, generator)
+        seen = self._observed(known.frame[entry], known.row[entry], known.column[entry], cameras)
+        seen = self._reaim(seen, 0, cameras, generator)
+        origins, directions, free = self.carried.carry(entry, seen.origins, seen.directions, seen.depth, cameras)
+        return replace(
+            seen,
+            origins=origins,
+            directions=directions,
+            times=self.clip.times[known.target[entry]],
+            observed=seen.observed * free,
+        )
+
+    def _novel(self, count: int, progress: Number, generator: torch.Generator) -> RayBatch:
+        """`count` rays through random pixels of a few novel views, without anything observed."""
         assert self.novel is not None
-        device = batch.origins.device
+        device = self.clip.valid.device
         views, times = self.novel.draw(NOVEL_CAMERAS, progress, generator)
         view = torch.arange(count, device=device) % len(views)
         pixels = torch.rand((count, 2), device=device, generator=generator) * self.novel.width
         origins, directions = views.rays(view, pixels)
         none = torch.zeros(count, device=device)
         return RayBatch(
-            origins=torch.cat([batch.origins, origins]),
-            directions=torch.cat([batch.directions, directions]),
-            frame=torch.cat([batch.frame, torch.zeros_like(view)]),
-            times=torch.cat([batch.times, times[view]]),
-            colour=torch.cat([batch.colour, none[:, None].expand(-1, 3)]),
-            depth=torch.cat([batch.depth, none]),
-            moving=torch.cat([batch.moving, none.bool()]),
-            observed=torch.cat([batch.observed, none]),
+            origins=origins,
+            directions=directions,
+            frame=torch.zeros_like(view),
+            times=times[view],
+            colour=none[:, None].expand(-1, 3),
+            depth=none,
+            moving=none.bool(),
+            observed=none,
         )
 
     @torch.no_grad()
@@ -160,3 +193,7 @@ class TrainingRays:
         surface = depth[camera, row.clamp(0, cameras.height - 1), column.clamp(0, cameras.width - 1)]
         passed = outside | ((surface > 0) & (z <= surface * (1 + FREE_TOLERANCE)))
         return passed.view(CHECKS, -1).all(dim=0)
+
+
+def _joined(first: RayBatch, second: RayBatch) -> RayBatch:
+    return RayBatch(*(torch.cat([getattr(first, f.name), getattr(second, f.name)]) for f in fields(RayBatch)))

@@ -11,6 +11,7 @@ from dpdy_core.config import SceneConfig
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
 from dpdy_core.optimise.camera_corrections import CameraCorrections
+from dpdy_core.optimise.carried_pixels import CarriedPixels
 from dpdy_core.optimise.checkpoint import FRAMES, SCENE, build_scene
 from dpdy_core.optimise.distillation import Distillation
 from dpdy_core.optimise.exposure import Exposure
@@ -32,9 +33,16 @@ WITNESS = "training_depth"  # rendered depth of the training views that the prio
 
 
 class Training:
-    """Scene, Adam and random numbers at one step, and how to go on. `clip` lies on the device."""
+    """Scene, Adam and random numbers at one step, and how to go on. `clip` and `carried` lie on the device."""
 
-    def __init__(self, config: SceneConfig, scene: Scene, clip: Clip, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: SceneConfig,
+        scene: Scene,
+        clip: Clip,
+        generator: torch.Generator,
+        carried: CarriedPixels | None = None,
+    ) -> None:
         self.config, self.scene, self.clip, self.generator = config, scene, clip, generator
         self.step = 0
         self.distillation: Distillation | None = None
@@ -47,7 +55,9 @@ class Training:
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
         novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
-        self.rays = TrainingRays(clip, config.reaimed if metric else 0.0, novel, config.novel_rays)
+        self.rays = TrainingRays(
+            clip, config.reaimed if metric else 0.0, novel, config.novel_rays, carried, config.carried
+        )
         self.observed = observed_terms(config.losses, config.fields, clip.depth is not None, clip.motion is not None)
         self.free = free_terms(config.losses, config.fields.split)
         self.decays = is_used(config.losses.w_grid)
@@ -190,7 +200,13 @@ class Training:
         return tensors | {GENERATOR: self.generator.get_state()}
 
 
-def restore(config: SceneConfig, checkpoint: Checkpoint, clip: Clip, device: torch.device) -> Training:
+def restore(
+    config: SceneConfig,
+    checkpoint: Checkpoint,
+    clip: Clip,
+    device: torch.device,
+    carried: CarriedPixels | None = None,
+) -> Training:
     """The training as it was at the checkpoint; its next steps are those that an uninterrupted run would do."""
     generator = torch.Generator(device)
     state = checkpoint.tensors[GENERATOR]
@@ -198,7 +214,7 @@ def restore(config: SceneConfig, checkpoint: Checkpoint, clip: Clip, device: tor
         generator.set_state(state)
     else:  # a checkpoint from another kind of device: its random numbers cannot go on here
         generator.manual_seed(checkpoint.step)
-    training = Training(config, build_scene(checkpoint, device), clip, generator)
+    training = Training(config, build_scene(checkpoint, device), clip, generator, carried)
     training.step = checkpoint.step
     training.frames.load_state_dict(tensors_below(checkpoint, FRAMES))
     moments: dict[int, dict[str, Any]] = {}

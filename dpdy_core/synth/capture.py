@@ -59,9 +59,9 @@ def make_capture(out: Path, scene: str, frames: int, width: int, height: int, se
         _write_maps(folder, [name for name, _ in views], images, _motion(moving_scene, world, images))
         covisible = zip(views[frames:], _covisible(world, cameras, images, frames), strict=True)
         for number, ((name, _), seen) in enumerate(covisible, start=1):
-            _write_png(folder / "covisible" / f"{name}.png", _mask(seen))
+            write_image(folder / "covisible" / f"{name}.png", mask_bytes(seen))
             reporter.step(len(views) + each * number, total)
-        _write_video(folder / "rgb.mp4", _bytes(images.rgb[:frames]))
+        _write_video(folder / "rgb.mp4", rgb_bytes(images.rgb[:frames]))
         write_json(folder / "transforms.json", _document(views, frames, cameras))
     reporter.done(frames=frames, held_out=len(views) - frames)
 
@@ -88,11 +88,17 @@ def _cameras(sweep: float, times: Tensor, held_out: int, width: int, height: int
     for _, beyond, above in HELD_OUT:
         azimuth += [-90 + math.copysign(sweep / 2, beyond) + beyond] * held_out
         rise += [RISE + above] * held_out
-    a, e = torch.tensor(azimuth).deg2rad(), torch.tensor(rise).deg2rad()
+    return cameras_around(torch.tensor(azimuth), torch.tensor(rise), width, height)
+
+
+def cameras_around(azimuth: Tensor, rise: Tensor, width: int, height: int, aim: Tensor | None = None) -> Cameras:
+    """Cameras at `azimuth` and `rise` (N,), in degrees, DISTANCE from TARGET; they look at it or at `aim` (N, 3)."""
+    a, e = azimuth.deg2rad(), rise.deg2rad()
     outward = torch.stack([a.cos() * e.cos(), a.sin() * e.cos(), e.sin()], dim=-1)
     target = torch.tensor(TARGET)
+    up = torch.tensor([0.0, 0.0, 1.0])
     return Cameras(
-        camera_to_world=look_at(target + DISTANCE * outward, target, torch.tensor([0.0, 0.0, 1.0])),
+        camera_to_world=look_at(target + DISTANCE * outward, target if aim is None else aim, up),
         focal=torch.full((len(a), 2), FOCAL * width),
         principal=torch.tensor([width / 2, height / 2]).expand(len(a), 2).contiguous(),
         width=width,
@@ -128,26 +134,28 @@ def _covisible(world: World, cameras: Cameras, images: Images, frames: int) -> I
 
 
 def _write_maps(folder: Path, names: list[str], images: Images, motion: Tensor) -> None:
-    pictures = _bytes(images.rgb)
+    pictures = rgb_bytes(images.rgb)
     millimetres = (images.depth[:, 0] / MILLIMETRE).round().clamp(0, 65535).numpy().astype(np.uint16)
     for i, name in enumerate(names):
-        _write_png(folder / "images" / f"{name}.png", cv2.cvtColor(pictures[i], cv2.COLOR_RGB2BGR))
-        _write_png(folder / "depth" / f"{name}.png", millimetres[i])
-        _write_png(folder / "motion_masks" / f"{name}.png", _mask(motion[i]))
+        write_image(folder / "images" / f"{name}.png", cv2.cvtColor(pictures[i], cv2.COLOR_RGB2BGR))
+        write_image(folder / "depth" / f"{name}.png", millimetres[i])
+        write_image(folder / "motion_masks" / f"{name}.png", mask_bytes(motion[i]))
 
 
-def _bytes(rgb: Tensor) -> np.ndarray:
+def rgb_bytes(rgb: Tensor) -> np.ndarray:
     """(T, H, W, 3) uint8 of (T, 3, H, W) in [0, 1]."""
     array: np.ndarray = (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return array
 
 
-def _mask(mask: Tensor) -> np.ndarray:
+def mask_bytes(mask: Tensor) -> np.ndarray:
+    """(H, W) uint8, 255 where `mask` (H, W) bool is true."""
     array: np.ndarray = (mask.to(torch.uint8) * 255).numpy()
     return array
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image in OpenCV's order of channels. Raises OSError if that fails."""
     if not cv2.imwrite(str(path), image):
         raise OSError(f"{path} could not be written")
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpdy_core.geometry.cameras import Cameras, look_at
-from dpdy_core.synth.capture import DISTANCE, FOCAL, TARGET
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.synth.capture import TARGET, cameras_around, rgb_bytes
 from dpdy_core.synth.scenes import build_scene
 from dpdy_core.synth.shading import draw
 from dpdy_core.synth.textures import TEXTURE_NAMES
@@ -31,17 +31,14 @@ class Clip:
     crf: int = 18
 
 
-def _paths(kind: str, times: Tensor) -> Tensor:
-    """(T, 3, 4) cameras at `times` (T,) in [0, 1]."""
-    up, target = torch.tensor([0.0, 0.0, 1.0]), torch.tensor(TARGET)
+def _cameras(kind: str, times: Tensor) -> Cameras:
+    """The cameras of a path at `times` (T,) in [0, 1]."""
     sweep = {"arc": 30.0, "short arc": 4.0, "orbit": 75.0}.get(kind, 0.0)
-    angle = torch.deg2rad(-90 + sweep * (times - 0.5))
-    rise = torch.deg2rad(18 + (1.2 if sweep else 0.0) * torch.sin(9.4 * times))
-    place = target + DISTANCE * torch.stack([angle.cos() * rise.cos(), angle.sin() * rise.cos(), rise.sin()], -1)
-    aim = target.expand(len(times), 3)
+    rise = 18 + (1.2 if sweep else 0.0) * torch.sin(9.4 * times)
+    aim = torch.tensor(TARGET).expand(len(times), 3)
     if kind == "turn":
-        aim = target + torch.stack([1.2 * (2 * times - 1), 0 * times, 0.15 * torch.sin(6 * times)], -1)
-    return look_at(place, aim, up)
+        aim = aim + torch.stack([1.2 * (2 * times - 1), 0 * times, 0.15 * torch.sin(6 * times)], -1)
+    return cameras_around(-90 + sweep * (times - 0.5), rise, *SIZE, aim)
 
 
 def filmed(scene: str = "rigid", path: str = "arc", frames: int = FRAMES, plain: bool = False) -> Clip:
@@ -51,20 +48,11 @@ def filmed(scene: str = "rigid", path: str = "arc", frames: int = FRAMES, plain:
     if plain:
         made.materials.texture[:] = TEXTURE_NAMES.index("plain")
         made.materials.grain[:] = 0
-    world, (width, height) = made.at(times), SIZE
-    poses = _paths(path, times)
-    cameras = Cameras(
-        camera_to_world=poses,
-        focal=torch.full((frames, 2), FOCAL * width),
-        principal=torch.tensor([width / 2, height / 2]).expand(frames, 2).contiguous(),
-        width=width,
-        height=height,
-    )
+    world, cameras = made.at(times), _cameras(path, times)
     pictures = []
     for i in range(frames):
-        rgb = draw(world[i : i + 1], cameras[slice(i, i + 1)]).rgb[0]
-        pictures.append((rgb.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy().copy())
-    return Clip(pictures, poses.numpy())
+        pictures.append(rgb_bytes(draw(world[i : i + 1], cameras[slice(i, i + 1)]).rgb)[0])
+    return Clip(pictures, cameras.camera_to_world.numpy())
 
 
 def motion_blurred(frames: Frames, length: int) -> Frames:

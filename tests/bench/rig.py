@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from dpdy_core.geometry.cameras import Cameras, look_at
-from dpdy_core.synth.capture import DISTANCE, FOCAL, RISE, TARGET
+from dpdy_core.geometry.cameras import Cameras
+from dpdy_core.synth.capture import FOCAL, RISE, cameras_around, mask_bytes, rgb_bytes, write_image
 from dpdy_core.synth.scenes import SCENES, build_scene
 from dpdy_core.synth.shading import Images, draw
 
@@ -25,17 +25,8 @@ BUMPS = (5, 8)  # of that error, down and across the picture
 def rig(sweep: float) -> Cameras:
     """The twelve cameras, `sweep` degrees from the first to the last, in three heights."""
     place = torch.arange(CAMERAS) / (CAMERAS - 1)
-    azimuth = torch.deg2rad(-90 + sweep * (place - 0.5))
-    rise = torch.deg2rad(RISE + 2.0 * (torch.arange(CAMERAS) % 3 - 1))
-    outward = torch.stack([azimuth.cos() * rise.cos(), azimuth.sin() * rise.cos(), rise.sin()], dim=-1)
-    target = torch.tensor(TARGET)
-    return Cameras(
-        camera_to_world=look_at(target + DISTANCE * outward, target, torch.tensor([0.0, 0.0, 1.0])),
-        focal=torch.full((CAMERAS, 2), FOCAL * WIDTH),
-        principal=torch.tensor([WIDTH / 2, HEIGHT / 2]).expand(CAMERAS, 2).contiguous(),
-        width=WIDTH,
-        height=HEIGHT,
-    )
+    rise = RISE + 2.0 * (torch.arange(CAMERAS) % 3 - 1)
+    return cameras_around(-90 + sweep * (place - 0.5), rise, WIDTH, HEIGHT)
 
 
 def write_rig_capture(out: Path, scene: str, seed: int) -> None:
@@ -48,15 +39,15 @@ def write_rig_capture(out: Path, scene: str, seed: int) -> None:
     for time in range(CAMERAS):
         taken = draw(world[time : time + 1], cameras[slice(time, time + 1)])
         moving = moving_scene.moving[world.pieces.owner[0]]
-        _save(out / "images" / f"{time:05d}.png", _bgr(taken))
-        _save(out / "motion_masks" / f"{time:05d}.png", _mask(moving[taken.place[0]]))
+        write_image(out / "images" / f"{time:05d}.png", _bgr(taken))
+        write_image(out / "motion_masks" / f"{time:05d}.png", mask_bytes(moving[taken.place[0]]))
         np.save(out / "disp" / f"{time:05d}.npy", _disparity(taken.depth[0, 0].numpy(), dice))
         if time:
             held_out = draw(world[time : time + 1], cameras[slice(0, 1)])
             for folder in ("mv_images", "mv_masks"):
                 (out / folder / f"{time:05d}").mkdir(parents=True)
-            _save(out / "mv_images" / f"{time:05d}" / "cam01.jpg", _bgr(held_out))
-            _save(out / "mv_masks" / f"{time:05d}" / "cam01.png", _mask(moving[held_out.place[0]]))
+            write_image(out / "mv_images" / f"{time:05d}" / "cam01.jpg", _bgr(held_out))
+            write_image(out / "mv_masks" / f"{time:05d}" / "cam01.png", mask_bytes(moving[held_out.place[0]]))
     np.save(out / "poses_bounds.npy", _rows(cameras))
 
 
@@ -77,18 +68,7 @@ def _rows(cameras: Cameras) -> np.ndarray:
 
 
 def _bgr(images: Images) -> np.ndarray:
-    picture = (images.rgb[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
-
-
-def _mask(mask: torch.Tensor) -> np.ndarray:
-    array: np.ndarray = (mask.to(torch.uint8) * 255).numpy()
-    return array
-
-
-def _save(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f"{path} could not be written")
+    return cv2.cvtColor(rgb_bytes(images.rgb)[0], cv2.COLOR_RGB2BGR)
 
 
 def main() -> None:
