@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from dpdy_core.ingest.clip import Clip
 from dpdy_core.ingest.pinhole import Pinhole, pinholes
 from dpdy_core.ingest.rigid_pieces import RigidPieces, find_rigid_pieces
 
-REACH = 8  # frames that a surface is carried over at most
+REACH = 4  # frames that a surface is carried over at most: what is farther was off by pixels
 HIDDEN = 0.03  # relative depth by which it must lie behind what a frame saw
+BESIDE = 5  # pixels about one
 CELL = 1.5  # pixels: surfaces as near to each other are one, and shown as the frame nearest in time saw it
 FARTHEST = 1_000_000  # cells from the middle
 CLOUD, MOST = 1 << 16, 1 << 20  # points looked at for one time; entries in all
@@ -52,7 +54,7 @@ def find_carried_pixels(clip: Clip, check: Callable[[], None]) -> CarriedPixels 
         return None
     images, depth, moving = clip.images.numpy(), clip.depth.numpy(), (clip.motion & clip.valid).numpy()
     pieces, cameras = find_rigid_pieces(images, depth, moving, clip.cameras, check), pinholes(clip.cameras)
-    pixels = _pixels(pieces)
+    pixels = _pixels(pieces, depth)
     entries: list[np.ndarray] = []
     motions: list[np.ndarray] = []
     numbers: list[int] = []
@@ -94,10 +96,19 @@ def find_carried_pixels(clip: Clip, check: Callable[[], None]) -> CarriedPixels 
     )
 
 
-def _pixels(pieces: RigidPieces) -> list[dict[int, np.ndarray]]:
-    """(N, 2) row and column of the pixels of each frame's pieces by number; every n-th of a large clip."""
-    step = max(1, int((pieces.numbers > 0).sum() * 2 * REACH / len(pieces.numbers) / CLOUD))
-    return [{k: np.argwhere(n == k)[::step] for k in range(1, int(n.max()) + 1)} for n in pieces.numbers]
+def _pixels(pieces: RigidPieces, depth: np.ndarray) -> list[dict[int, np.ndarray]]:
+    """(N, 2) row and column of pixels of each frame's pieces by number; every n-th of a large clip.
+
+    Without those beside something nearer: a small error of the motion would put it in front of them.
+    """
+    step = max(1, int((pieces.numbers > 0).sum() * 2 * REACH / len(depth) / CLOUD))
+    around = np.ones((BESIDE, BESIDE), np.uint8)
+    found = []
+    for numbers, z in zip(pieces.numbers, depth, strict=True):
+        nearest = cv2.erode(np.where(z > 0, z, np.inf).astype(np.float32), around)
+        front = np.where(z <= nearest * (1 + HIDDEN), numbers, 0)
+        found.append({k: np.argwhere(front == k)[::step] for k in range(1, int(numbers.max()) + 1)})
+    return found
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,14 @@ def test_what_bends_is_hardly_carried() -> None:
     assert shares[0] < 0.2 * shares[1]
 
 
+def test_equal_clips_are_carried_equally() -> None:
+    """A run that goes on after a kill finds anew what it had."""
+    again = find_carried_pixels(filmed()[1], lambda: None)
+    assert again is not None
+    for name, value in vars(carried()).items():
+        assert torch.equal(value, getattr(again, name)), name
+
+
 def test_a_stop_is_heeded() -> None:
     def stop() -> None:
         raise Cancelled("stopped", "")

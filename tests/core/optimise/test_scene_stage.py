@@ -14,7 +14,7 @@ from torch import Tensor
 from dpdy_core.checkpoint import newest_checkpoint
 from dpdy_core.config import RunConfig, SdsConfig
 from dpdy_core.errors import BadInput, Cancelled, JobFailed
-from dpdy_core.ingest.clip import load_clip, read_transforms, write_transforms
+from dpdy_core.ingest.clip import Clip, load_clip, read_transforms, write_transforms
 from dpdy_core.optimise import loop
 from dpdy_core.optimise.checkpoint import load_scene
 from dpdy_core.optimise.loop import optimise_scene
@@ -195,6 +195,25 @@ def test_a_clip_without_depth_and_masks_trains(tmp_path: Path) -> None:
     run = write_capture(tmp_path / "run", depth=False, masks=False)
     optimise_scene(run, tiny_config(), Reporter())
     assert psnr(run) > 5
+
+
+@pytest.mark.parametrize(
+    ("source", "share", "depth_loss", "asked"),
+    [
+        ("given", 0.1, "aligned", True),
+        ("sweep", 0.1, "aligned", False),
+        ("given", 0.0, "aligned", False),
+        ("given", 0.1, "affine", False),
+    ],
+)
+def test_movers_are_carried_only_if_their_depth_has_shape_and_scale(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, source: str, share: float, depth_loss: str, asked: bool
+) -> None:
+    calls: list[Clip] = []
+    monkeypatch.setattr(loop, "find_carried_pixels", lambda clip, _: calls.append(clip))
+    write_transforms(run.capture, {**read_transforms(run.capture), "depth_source": source})
+    optimise_scene(run, tiny_config(steps=2, carried=share, losses={"depth_loss": depth_loss}), Reporter())
+    assert bool(calls) == asked
 
 
 def test_the_test_frames_have_no_say(run: RunDir, tmp_path: Path) -> None:
