@@ -58,9 +58,10 @@ class RigidPieces:
 
 
 def find_rigid_pieces(
-    images: np.ndarray, depth: np.ndarray, moving: np.ndarray, cameras: Cameras, check: Callable[[], None]
+    images: np.ndarray, depth: np.ndarray, moving: np.ndarray, cameras: Cameras, reach: int, check: Callable[[], None]
 ) -> RigidPieces:
-    """The rigid pieces of the frames `images` (T, H, W, 3) uint8 RGB and their steps, forwards and backwards.
+    """The rigid pieces of the frames `images` (T, H, W, 3) uint8 RGB and their steps, forwards and backwards, over
+    those of GAPS that do not exceed `reach`.
 
     `depth` (T, H, W) is planar, 0 = none, and `moving` (T, H, W) bool. A piece is what hangs together of the moving
     pixels without a jump in depth; what bends, or is followed badly, gets no step. `check()` is called after each frame
@@ -71,10 +72,11 @@ def find_rigid_pieces(
     size, lenses = fitted_size(width, height, FLOW_SIZE), pinholes(cameras)
     greys = [cv2.resize(grey(image), size, interpolation=cv2.INTER_AREA) for image in images]
     steps: dict[tuple[int, int], dict[int, Step]] = {}
+    gaps = [gap for gap in GAPS if gap <= reach]
     flows: Flows = {}
     for last in range(len(images)):
-        flows = {pair: flow for pair, flow in flows.items() if min(pair) >= last - GAPS[-1]}
-        for first in (last - gap for gap in GAPS if gap <= last):
+        flows = {pair: flow for pair, flow in flows.items() if min(pair) >= last - reach}
+        for first in (last - gap for gap in gaps if gap <= last):
             flows |= flow_both_ways(greys, first, last, flows)
             for a, b in ((first, last), (last, first)):
                 followed = consistent(flows[a, b], flows[b, a])

@@ -53,7 +53,7 @@ def find_carried_pixels(clip: Clip, check: Callable[[], None]) -> CarriedPixels 
     if clip.depth is None or clip.motion is None:
         return None
     images, depth, moving = clip.images.numpy(), clip.depth.numpy(), (clip.motion & clip.valid).numpy()
-    pieces, cameras = find_rigid_pieces(images, depth, moving, clip.cameras, check), pinholes(clip.cameras)
+    pieces, cameras = find_rigid_pieces(images, depth, moving, clip.cameras, REACH, check), pinholes(clip.cameras)
     pixels = _pixels(pieces, depth)
     entries: list[np.ndarray] = []
     motions: list[np.ndarray] = []

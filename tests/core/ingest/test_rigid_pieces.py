@@ -26,7 +26,7 @@ def rendered(name: str, seed: int = 3) -> tuple[World, Cameras, Images, np.ndarr
 
 
 def pieces_of(cameras: Cameras, images: Images, moving: np.ndarray) -> RigidPieces:
-    return find_rigid_pieces(rgb_bytes(images.rgb), images.depth[:, 0].numpy(), moving, cameras, lambda: None)
+    return find_rigid_pieces(rgb_bytes(images.rgb), images.depth[:, 0].numpy(), moving, cameras, 4, lambda: None)
 
 
 def test_least_squares_finds_the_motion_that_was_applied() -> None:
