@@ -106,7 +106,7 @@ def _pixels(pieces: RigidPieces, depth: np.ndarray) -> list[dict[int, np.ndarray
     found = []
     for numbers, z in zip(pieces.numbers, depth, strict=True):
         nearest = cv2.erode(np.where(z > 0, z, np.inf).astype(np.float32), around)
-        front = np.where(z <= nearest * (1 + HIDDEN), numbers, 0)
+        front = np.where(z / (1 + HIDDEN) <= nearest, numbers, 0)
         found.append({k: np.argwhere(front == k)[::step] for k in range(1, int(numbers.max()) + 1)})
     return found
 
