@@ -88,6 +88,15 @@ class Cameras:
         local = torch.einsum("pji,pj->pi", c2w[:, :, :3], points - c2w[:, :, 3])
         return self._on_image(local, self.focal[camera], self.principal[camera])
 
+    def in_view(self, pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+        """Which projected points fall into the image, (...) bool, and the index row * width + column of their pixels.
+
+        `pixels` (..., 2) and planar `depth` (...) are those of `project`. Outside, the index is some pixel's.
+        """
+        column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
+        inside = (depth > 0) & (column >= 0) & (column < self.width) & (row >= 0) & (row < self.height)
+        return inside, row.clamp(0, self.height - 1) * self.width + column.clamp(0, self.width - 1)
+
     @staticmethod
     def _on_image(local: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., 2) and planar depth (...) of points (..., 3) in camera space."""

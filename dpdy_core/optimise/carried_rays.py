@@ -65,20 +65,13 @@ class CarriedRays:
         between = (points + share * (origins - points)).reshape(-1, 3)
         views = cameras[self.witnesses]
         pixels, z = views.project_all(between)
-        inside, place = _places(pixels, z, views)
+        inside, place = views.in_view(pixels, z)
         surface = self.nearest[self.witnesses].flatten(1).gather(1, place)
         free = (inside & (z <= surface)).any(dim=0)
         now = target.repeat(GLANCES)
         pixels, z = cameras.project(between, now)
-        inside, place = _places(pixels, z, cameras)
+        inside, place = cameras.in_view(pixels, z)
         place = now * (cameras.width * cameras.height) + place
         other = self.motion.flatten()[place] & (self.pixels.pieces.flatten()[place] != piece.repeat(GLANCES))
         free &= ~(inside & other & (z > self.nearest.flatten()[place]))
         return free.view(GLANCES, -1).float().cumprod(dim=0).mean(dim=0)
-
-
-def _places(pixels: Tensor, z: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Whether `pixels` (..., 2) at depth `z` (...) lie in the image, and the flat index in it of those that do."""
-    column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
-    inside = (z > 0) & (column >= 0) & (column < cameras.width) & (row >= 0) & (row < cameras.height)
-    return inside, row.clamp(0, cameras.height - 1) * cameras.width + column.clamp(0, cameras.width - 1)

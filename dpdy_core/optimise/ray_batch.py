@@ -188,10 +188,9 @@ class TrainingRays:
         between = (origins + share * (points - origins)).reshape(-1, 3)
         camera = frame.repeat(CHECKS)
         pixels, z = cameras.project(between, camera)
-        column, row = pixels.floor().long().unbind(-1)
-        outside = (z <= 0) | (column < 0) | (column >= cameras.width) | (row < 0) | (row >= cameras.height)
-        surface = depth[camera, row.clamp(0, cameras.height - 1), column.clamp(0, cameras.width - 1)]
-        passed = outside | ((surface > 0) & (z <= surface * (1 + FREE_TOLERANCE)))
+        inside, pixel = cameras.in_view(pixels, z)
+        surface = depth.flatten(1)[camera, pixel]
+        passed = ~inside | ((surface > 0) & (z <= surface * (1 + FREE_TOLERANCE)))
         return passed.view(CHECKS, -1).all(dim=0)
 
 

@@ -33,10 +33,8 @@ def warp(
     right, up, back = (world @ onto[:, :3]).unbind(-1)
     distance = -back
     moved = torch.stack([right, -up], dim=-1) / distance.clamp(min=1e-9)[:, None]
-    column, row = (moved * target.focal[index] + target.principal[index]).floor().long().unbind(-1)
 
-    inside = (distance > 0) & (column >= 0) & (column < target.width) & (row >= 0) & (row < target.height)
-    place = torch.where(inside, row * target.width + column, 0)
+    inside, place = target.in_view(moved * target.focal[index] + target.principal[index], distance)
     kept = (inside & wanted.flatten()[place]).nonzero()[:, 0]
     place, distance = place[kept], distance[kept]
     nearest = distance.new_full((target.height * target.width,), torch.inf).scatter_reduce_(0, place, distance, "amin")

@@ -58,12 +58,10 @@ class Coverage:
     def _empty(self, points: Points, cameras: Cameras, times: Tensor) -> Tensor:
         """(N, 1, H, W) float, 1 where none of `points` falls."""
         pixels, z = cameras.project_all(points.positions)
-        column, row = pixels.nan_to_num(-1).clamp(-1, 1e6).floor().long().unbind(-1)
         now = (points.times - times[:, None]).abs() <= 0.75 * self.spacing
-        counts = (z > 0) & (~points.moving | now)
-        inside = (column >= 0) & (row >= 0) & (column < cameras.width) & (row < cameras.height)
+        inside, place = cameras.in_view(pixels, z)
         nowhere = cameras.height * cameras.width
-        place = (row * cameras.width + column).masked_fill(~(counts & inside), nowhere)
+        place = place.masked_fill(~(inside & (~points.moving | now)), nowhere)
         empty = torch.ones((len(cameras), nowhere + 1), device=z.device).scatter(1, place, 0.0)
         return empty[:, :-1].view(-1, 1, cameras.height, cameras.width)
 

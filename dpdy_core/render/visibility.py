@@ -53,12 +53,10 @@ class TrainingViews:
         count, rays = len(frames), len(points)
         camera = frames.repeat_interleave(rays)
         pixels, z = self.cameras.project(points.repeat(count, 1), camera)
-        column, row = pixels.floor().long().unbind(-1)
-        inside = (z > 0) & (column >= 0) & (column < self.cameras.width) & (row >= 0) & (row < self.cameras.height)
-        column, row = column.clamp(0, self.cameras.width - 1), row.clamp(0, self.cameras.height - 1)
-        surface = self.depth[camera, row, column]
+        inside, pixel = self.cameras.in_view(pixels, z)
+        surface = self.depth.flatten(1)[camera, pixel]
         visible = inside & (surface > 0) & ((z - surface).abs() <= DEPTH_TOLERANCE * surface)
-        moving = torch.zeros_like(visible) if self.moving is None else self.moving[camera, row, column]
+        moving = torch.zeros_like(visible) if self.moving is None else self.moving.flatten(1)[camera, pixel]
         return visible.view(count, rays), moving.view(count, rays)
 
 

@@ -97,6 +97,20 @@ def test_points_behind_the_camera_have_no_positive_depth() -> None:
     assert torch.isfinite(cameras.project(cameras.centres, torch.arange(3))[0]).all()
 
 
+def test_a_point_is_in_view_where_its_pixel_is_one_of_the_image_and_it_lies_before_the_camera() -> None:
+    cameras = random_cameras(1)
+    nan, inf = math.nan, math.inf
+    pixels = torch.tensor(
+        [[0.0, 0.0], [63.9, 47.9], [10.7, 3.2], [64.0, 5.0], [5.0, 48.0], [-0.1, 5.0], [5.0, -0.1]]
+        + [[nan, 5.0], [inf, 5.0], [5.0, -inf], [1e20, 5.0], [10.7, 3.2], [10.7, 3.2]]
+    )
+    depth = torch.tensor([1.0] * 11 + [0.0, -1.0])
+    inside, index = cameras.in_view(pixels, depth)
+    assert inside.tolist() == [True] * 3 + [False] * 10
+    assert index[:3].tolist() == [0, 47 * 64 + 63, 3 * 64 + 10]
+    assert bool(((index >= 0) & (index < 64 * 48)).all())
+
+
 def test_resized_cameras_see_the_same_rays() -> None:
     cameras = random_cameras(2)
     small = cameras.resized(32, 12)
