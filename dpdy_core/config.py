@@ -125,6 +125,7 @@ class FieldsConfig(Section):
         False, description="static colours may depend on the viewing direction; off extrapolates better from one path"
     )
     dynamic_space_grid: bool = Field(True, description="the dynamic field has a grid over x, y, z beside its three")
+    static_planes: bool = Field(True, description="the static field has grids over x, y; x, z and y, z beside its one")
     split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
     blend: Literal["additive", "learned"] = Field(
         "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"

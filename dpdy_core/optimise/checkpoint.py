@@ -21,6 +21,7 @@ from dpdy_core.scene.scene import Scene
 
 SCENE = "scene."  # prefix of the scene's parameters among the tensors
 FRAMES = "frames."  # prefix of what was corrected per training frame
+BEFORE_PLANES = {"static_planes": False}  # what the headers of scenes from before them leave out
 
 
 def scene_identity(run: RunDir, config: RunConfig) -> str:
@@ -41,15 +42,20 @@ def scene_header(scene: Scene) -> dict[str, Any]:
     }
 
 
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def build_scene(checkpoint: Checkpoint, device: torch.device | str) -> Scene:
     """The scene of a checkpoint. Raises BadSettings if its backend cannot run here."""
     header = checkpoint.header
     device = torch.device(device)
     bounds = header["bounds"]
     scene = Scene(
-        FieldsConfig.model_validate(header["fields"]),
+        FieldsConfig.model_validate(BEFORE_PLANES | header["fields"]),
         SamplingConfig.model_validate(header["sampling"]),
-        Bounds(tuple(bounds["centre"]), bounds["radius"], bounds["near"], bounds["far"]),
+        Bounds(**{name: _tuples(value) for name, value in bounds.items()}),
         header["frames"],
         choose_backend(header["backend"], device),
         torch.Generator().manual_seed(0),

@@ -7,24 +7,35 @@ from torch import Tensor
 
 from dpdy_core.geometry.cameras import Cameras
 from dpdy_core.ingest.clip import Clip
+from dpdy_core.scene.axes import find_axes, surface_normals
 
 POINTS = 200_000  # depth pixels that decide the bounds
 ASSUMED_DISTANCE = 3.0  # camera units to what a camera that never moves looks at
 
 
+Triple = tuple[float, float, float]
+
+WORLD: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """A ball in world space that holds what the cameras look at, and the range of planar depth along rays."""
+    """A ball in world space that holds what the cameras look at, its axes, and the range of planar depth along rays."""
 
-    centre: tuple[float, float, float]
+    centre: Triple
     radius: float
     near: float
     far: float
+    axes: tuple[Triple, Triple, Triple] = WORLD  # orthonormal; the grids lie along them
 
 
-def unit_cube(points: Tensor, centre: Tensor, radius: float) -> Tensor:
-    """World points (..., 3) in [0, 1]^3: contracted around the ball, then the ball of radius 2 scaled into the cube."""
-    return contract((points - centre) / radius) / 4 + 0.5
+def unit_cube(points: Tensor, centre: Tensor, axes: Tensor, radius: float) -> Tensor:
+    """World points (..., 3) in [0, 1]^3, along `axes`, the rows of (3, 3).
+
+    They are contracted around the ball, then the ball of radius 2 is scaled into the cube.
+    """
+    local = ((points - centre)[..., None, :] * axes).sum(dim=-1)  # in full precision whatever matmul does
+    return contract(local / radius) / 4 + 0.5
 
 
 def contract(points: Tensor) -> Tensor:
@@ -43,13 +54,15 @@ def find_bounds(clip: Clip) -> Bounds:
     """The bounds of a training clip: from its depth if it has any, else from its cameras and what the capture says.
 
     Where neither says how large the scene is (no depth and a camera that never moves) a distance is assumed.
+    Depth also tells the axes; without it they are the world's.
     """
     points, depth = _depth_points(clip)
     if len(depth) >= 100:
         centre = points.median(dim=0).values
         radius = float((points - centre).norm(dim=-1).quantile(0.85))
         near, far = (float(v) for v in depth.quantile(torch.tensor([0.002, 0.998])))
-        return Bounds(_triple(centre), max(radius, 1e-6), near=0.4 * near, far=2.5 * far)
+        first, second, third = map(_triple, find_axes(surface_normals(clip)))
+        return Bounds(_triple(centre), max(radius, 1e-6), 0.4 * near, 2.5 * far, (first, second, third))
     bounds = _camera_bounds(clip.cameras)
     if clip.depth_range is None:
         return bounds
@@ -90,6 +103,6 @@ def _camera_bounds(cameras: Cameras) -> Bounds:
     return Bounds(_triple(target.float()), radius=0.5 * distance, near=0.05 * distance, far=20 * distance)
 
 
-def _triple(point: Tensor) -> tuple[float, float, float]:
+def _triple(point: Tensor) -> Triple:
     x, y, z = (float(v) for v in point)
     return x, y, z

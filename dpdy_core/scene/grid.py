@@ -6,6 +6,7 @@ from dpdy_core.config import GridConfig
 
 Triple = tuple[int, int, int]
 
+COLUMNS = 4  # x, y, z, t; without time the last is 0
 SPACE: Triple = (0, 1, 2)
 SPACE_TIME: tuple[Triple, ...] = ((0, 1, 3), (0, 2, 3), (1, 2, 3))  # xyt, xzt, yzt (DpDy's dynamic field)
 
@@ -48,6 +49,25 @@ def space_grid(config: GridConfig) -> Grid:
         coarsest=(config.base_resolution,) * 3,
         finest=(max(config.base_resolution, config.max_resolution),) * 3,
     )
+
+
+def plane_grids(config: GridConfig) -> list[Grid]:
+    """The grids over x, y; x, z and y, z: those over time, with one cell along it, of a field that has no time.
+
+    What a plane shows goes on along its normal where no ray reached.
+    """
+    finest = max(config.base_resolution, config.max_resolution)
+    return [
+        Grid(
+            axes=axes,
+            levels=config.levels,
+            features=config.features,
+            log2_table=config.log2_table,
+            coarsest=(config.base_resolution, config.base_resolution, 1),
+            finest=(finest, finest, 1),
+        )
+        for axes in SPACE_TIME
+    ]
 
 
 def time_grids(config: GridConfig, time_cells: int, levels: int | None = None) -> list[Grid]:

@@ -21,7 +21,7 @@ class Encoder(Protocol):
     width: int
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Features (N, width) of `points` (N, D) in [0, 1]; each grid reads its own three columns."""
+        """Features (N, width) of `points` (N, D) in [0, 1]; each grid reads its own three columns, 0 beyond D."""
         ...
 
     def decay(self) -> Tensor:

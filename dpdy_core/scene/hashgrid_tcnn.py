@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from dpdy_core.scene.grid import Grid
+from dpdy_core.scene.grid import COLUMNS, Grid
 
 
 class TcnnHashGrid(nn.Module):
@@ -50,6 +51,7 @@ class TcnnHashGrid(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""
+        points = pad(points, (0, COLUMNS - points.shape[1]))
         features = [
             encoding(points[:, axes] * self.get_buffer(f"scale_{index}"))
             for index, (axes, encoding) in enumerate(zip(self.axes, self.encodings, strict=True))

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from dpdy_core.scene.grid import Grid, Triple
+from dpdy_core.scene.grid import COLUMNS, Grid, Triple
 
 PRIMES = (1, 2654435761 - 2**32, 805459861)  # Instant-NGP, equation 4, as 32-bit two's complement
-COLUMNS = 4  # space and time; of space alone, too, so that all encoders share one compiled kernel
 INITIAL = 1e-4  # Instant-NGP, section 3: features start uniform in +-1e-4
 
 
@@ -143,6 +142,7 @@ class TorchHashGrid(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Features (N, width) of `points` (N, D) in [0, 1]."""
+        # of space alone, too: all encoders share one compiled kernel
         columns = pad(points.clamp(0, 1).T, (0, 0, 0, COLUMNS - points.shape[1])).contiguous()
         features = [self.encode(self.table, columns, *group()) for group in self.groups]
         return torch.cat(features, dim=1).view(self.width, -1).T.contiguous()

@@ -32,6 +32,7 @@ class Scene(nn.Module):
     """
 
     centre: Tensor
+    axes: Tensor
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Scene(nn.Module):
         super().__init__()
         self.config, self.sampling, self.bounds, self.frames, self.backend = fields, sampling, bounds, frames, backend
         self.register_buffer("centre", torch.tensor(bounds.centre), persistent=False)
+        self.register_buffer("axes", torch.tensor(bounds.axes), persistent=False)
         time_cells = max(1, round(fields.time_resolution * max(frames - 1, 1)))
         self.static = StaticField(fields, backend, generator) if fields.split else None
         self.dynamic = DynamicField(fields, time_cells, not fields.split, backend, generator)
@@ -71,7 +73,7 @@ class Scene(nn.Module):
         return density.view(points.shape[:2])
 
     def _coordinates(self, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        cube = unit_cube(points, self.centre, self.bounds.radius).reshape(-1, 3)
+        cube = unit_cube(points, self.centre, self.axes, self.bounds.radius).reshape(-1, 3)
         return cube, torch.cat([cube, times[:, None].expand(points.shape[:2]).reshape(-1, 1)], dim=-1)
 
     def encoders(self) -> list[TorchHashGrid]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dpdy_core.config import FieldsConfig
-from dpdy_core.scene.grid import space_grid
+from dpdy_core.scene.grid import plane_grids, space_grid
 from dpdy_core.scene.hashgrid import Backend, make_encoder
 from dpdy_core.scene.mlp import mlp, spherical_harmonics, truncated_exp
 
@@ -17,7 +17,10 @@ class StaticField(nn.Module):
 
     def __init__(self, config: FieldsConfig, backend: Backend, generator: torch.Generator) -> None:
         super().__init__()
-        self.encoder = make_encoder([space_grid(config.static_grid)], backend, generator)
+        grids = [space_grid(config.static_grid)]
+        if config.static_planes:
+            grids += plane_grids(config.dynamic_grid)
+        self.encoder = make_encoder(grids, backend, generator)
         self.density = mlp([self.encoder.width, config.hidden, 1 + GEOMETRY], generator)
         self.view_dependence = config.view_dependence
         inputs = GEOMETRY + 9 * config.view_dependence

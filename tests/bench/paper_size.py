@@ -1,8 +1,8 @@
 """The diffusion side of preset `paper` at its real size with random weights: does it fit, how long does a step take.
 
 `python -m tests.bench.paper_size` builds a model of the size of Intel/ldm3d-4c and AnimateDiff's motion modules without
-a hub, saves both, loads them as a run does, and times a DreamBooth step, an RGB-D SDS step and a video SDS step, each
-with its peak of memory. `--small` does the same with toy sizes. Nothing here passes or fails.
+a hub, saves both, loads them as a run does, and times a DreamBooth step, an RGB-D SDS step, a painted view and a video
+SDS step, each with its peak of memory. `--small` does the same with toy sizes. Nothing here passes or fails.
 """
 
 import argparse
@@ -32,9 +32,11 @@ from dpdy_core.optimise.video_distillation import VideoDistillation
 from dpdy_core.presets import resolve
 from dpdy_core.prior.dreambooth import BLOCK, DreamBooth
 from dpdy_core.prior.finetuned import save_lora, write_record
+from dpdy_core.prior.frames import fitted_to_prior
 from dpdy_core.prior.ldm3d import Ldm3d
 from dpdy_core.prior.motion import save_motion_adapter
 from dpdy_core.prior.rgbd_guidance import RgbdGuidance
+from dpdy_core.prior.rgbd_painter import RgbdPainter
 from dpdy_core.prior.tokenizer import build_tokenizer
 from dpdy_core.prior.video_guidance import VideoGuidance
 from dpdy_core.progress import Reporter
@@ -216,6 +218,12 @@ def bench_distillation(run: RunDir, config: RunConfig, device: torch.device, tab
     side = config.prior.resolution
     name = f"RGB-D SDS: {sds.views} view of {sds.resolution} px, prior at {side} px"
     table.row(name, lambda: step(lambda: images.loss(0.6, generator)[0]))
+    painter = RgbdPainter(guidance, config.scene.refinement)
+    width, height = fitted_to_prior(clip.cameras.width, clip.cameras.height, painter.resolution, painter.multiple)
+    rgb, depth = torch.rand((1, 3, height, width), device=device), torch.ones((1, 1, height, width), device=device)
+    known = (torch.arange(width, device=device) < width / 2).float().expand_as(depth)
+    name = f"a painted view of {width}x{height}, {config.scene.refinement.sampling_steps} sampling steps"
+    table.row(name, lambda: painter.paint(rgb, depth, known, 0.6, generator))
     of_clips: list[VideoGuidance] = []
     adapter = config.prior.motion_adapter
     table.row("load the motion modules", lambda: of_clips.append(VideoGuidance(guidance, adapter, video)), repeats=1)

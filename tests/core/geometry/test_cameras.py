@@ -100,10 +100,9 @@ def test_points_behind_the_camera_have_no_positive_depth() -> None:
 def test_a_point_is_in_view_where_its_pixel_is_one_of_the_image_and_it_lies_before_the_camera() -> None:
     cameras = random_cameras(1)
     nan, inf = math.nan, math.inf
-    pixels = torch.tensor(
-        [[0.0, 0.0], [63.9, 47.9], [10.7, 3.2], [64.0, 5.0], [5.0, 48.0], [-0.1, 5.0], [5.0, -0.1]]
-        + [[nan, 5.0], [inf, 5.0], [5.0, -inf], [1e20, 5.0], [10.7, 3.2], [10.7, 3.2]]
-    )
+    there = [[0.0, 0.0], [63.9, 47.9], [10.7, 3.2]]
+    beside = [[64.0, 5.0], [5.0, 48.0], [-0.1, 5.0], [5.0, -0.1], [nan, 5.0], [inf, 5.0], [5.0, -inf], [1e20, 5.0]]
+    pixels = torch.tensor([*there, *beside, [10.7, 3.2], [10.7, 3.2]])
     depth = torch.tensor([1.0] * 11 + [0.0, -1.0])
     inside, index = cameras.in_view(pixels, depth)
     assert inside.tolist() == [True] * 3 + [False] * 10

@@ -43,7 +43,7 @@ def test_unit_cube_maps_the_centre_to_the_middle_and_infinity_to_the_wall() -> N
     centre = torch.tensor([1.0, 2.0, 3.0])
     points = torch.tensor([[1.0, 2.0, 3.0], [1e9, 2.0, 3.0], [5.0, 2.0, 3.0]])
     expected = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.5, 0.5], [0.75, 0.5, 0.5]])
-    torch.testing.assert_close(unit_cube(points, centre, radius=4.0), expected)
+    torch.testing.assert_close(unit_cube(points, centre, torch.eye(3), radius=4.0), expected)
 
 
 def test_a_sky_keeps_its_directions_and_gets_gradients() -> None:
@@ -51,7 +51,7 @@ def test_a_sky_keeps_its_directions_and_gets_gradients() -> None:
     angle = torch.deg2rad(torch.arange(0, 90, 1.0, dtype=torch.float64))
     sky = 1e4 * torch.stack([angle.cos(), angle.sin(), 0 * angle], dim=-1)
     sky.requires_grad_()
-    cube = unit_cube(sky, torch.zeros(3, dtype=torch.float64), radius=1.0)
+    cube = unit_cube(sky, torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64), radius=1.0)
     steps = (cube[1:] - cube[:-1]).norm(dim=-1)
     torch.testing.assert_close(
         steps, torch.full_like(steps, float(torch.deg2rad(torch.tensor(1.0))) / 2), rtol=1e-3, atol=0

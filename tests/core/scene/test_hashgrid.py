@@ -7,7 +7,7 @@ import torch
 
 from dpdy_core.config import GridConfig
 from dpdy_core.errors import BadSettings
-from dpdy_core.scene.grid import Grid, space_grid, time_grids
+from dpdy_core.scene.grid import Grid, plane_grids, space_grid, time_grids
 from dpdy_core.scene.hashgrid import choose_backend, make_encoder
 from dpdy_core.scene.hashgrid_torch import TorchHashGrid, locate
 
@@ -100,6 +100,20 @@ def test_time_has_its_own_resolution() -> None:
 
 def test_one_time_cell_makes_a_grid_without_motion() -> None:
     assert {cells[2] for cells in time_grids(CONFIG, time_cells=1)[2].resolutions()} == {1}
+
+
+def test_planes_match_the_slow_reference_and_are_the_same_along_their_normals() -> None:
+    grids = [*plane_grids(CONFIG), space_grid(CONFIG)]
+    encoder = TorchHashGrid(grids, seeded())
+    encoder.table.data = torch.randn(encoder.table.shape, generator=seeded(1))
+    points = torch.rand(20, 3, generator=seeded(2))
+    expected = torch.tensor([slow_features(encoder, grids, torch.cat([p, torch.zeros(1)])) for p in points])
+    torch.testing.assert_close(encoder(points), expected, atol=2e-5, rtol=1e-4)
+    one_plane = TorchHashGrid(plane_grids(CONFIG)[:1], seeded())
+    one_plane.table.data.normal_(generator=seeded(3))
+    moved = points + torch.tensor([0.0, 0.0, 1.0]) * torch.rand(20, 1, generator=seeded(4))
+    assert torch.equal(one_plane(points), one_plane(moved))
+    assert not torch.equal(one_plane(points), one_plane(moved.roll(1, dims=1)))
 
 
 def test_equal_seeds_give_equal_tables() -> None:

@@ -60,6 +60,18 @@ def test_the_dynamic_field_can_have_a_grid_over_space() -> None:
     assert not (without(points) == without(later)).all(dim=0).any()
 
 
+def test_the_static_field_has_planes() -> None:
+    """A plane's features are those of all points on a line along its normal, seen or not."""
+    without, with_planes = (make_scene(FIELDS.model_copy(update={"static_planes": on})).static for on in (False, True))
+    assert without is not None
+    assert with_planes is not None
+    assert with_planes.encoder.width == without.encoder.width + 3 * GRID.levels * GRID.features
+    with_planes.encoder.table.data.normal_(generator=torch.Generator().manual_seed(2))
+    low, high = torch.tensor([[0.2, 0.6, 0.1]]), torch.tensor([[0.2, 0.6, 0.9]])
+    shared = (with_planes.encoder(low) == with_planes.encoder(high)).all(dim=0)
+    assert int(shared.sum()) == GRID.levels * GRID.features
+
+
 def test_view_dependence_can_be_switched_off() -> None:
     points, directions, times = random_points()
     for switched_on in (True, False):
