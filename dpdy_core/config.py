@@ -126,6 +126,7 @@ class FieldsConfig(Section):
     )
     dynamic_space_grid: bool = Field(True, description="the dynamic field has a grid over x, y, z beside its three")
     static_planes: bool = Field(True, description="the static field has grids over x, y; x, z and y, z beside its one")
+    shadows: bool = Field(False, description="the dynamic field darkens the static one where movers throw a shadow")
     split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
     blend: Literal["additive", "learned"] = Field(
         "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"
@@ -154,6 +155,7 @@ class LossConfig(Section):
     )
     w_entropy: Ramp = Ramp(start=1e-4, end=1e-2)
     w_sparsity: Ramp = constant(1e-3)
+    w_shadow: Ramp = Field(constant(0.03), description="squared shadow, for fields.shadows")
     w_distortion: Ramp = constant(2e-3)
     w_interlevel: Ramp = constant(1.0)
     w_cameras: Ramp = Field(constant(0.1), description="squared size of the corrections of refine_cameras")

@@ -21,7 +21,7 @@ from dpdy_core.scene.scene import Scene
 
 SCENE = "scene."  # prefix of the scene's parameters among the tensors
 FRAMES = "frames."  # prefix of what was corrected per training frame
-BEFORE_PLANES = {"static_planes": False}  # what the headers of scenes from before them leave out
+BEFORE = {"static_planes": False}  # of scenes whose headers do not know this setting
 
 
 def scene_identity(run: RunDir, config: RunConfig) -> str:
@@ -53,7 +53,7 @@ def build_scene(checkpoint: Checkpoint, device: torch.device | str) -> Scene:
     device = torch.device(device)
     bounds = header["bounds"]
     scene = Scene(
-        FieldsConfig.model_validate(BEFORE_PLANES | header["fields"]),
+        FieldsConfig.model_validate(BEFORE | header["fields"]),
         SamplingConfig.model_validate(header["sampling"]),
         Bounds(**{name: _tuples(value) for name, value in bounds.items()}),
         header["frames"],

@@ -11,7 +11,7 @@ from dpdy_core.config import FieldsConfig, LossConfig
 from dpdy_core.optimise.depth_loss import affine_invariant_depth_loss, aligned_depth_loss
 from dpdy_core.optimise.ray_batch import RayBatch
 from dpdy_core.optimise.reconstruction import colour_loss, motion_mask_loss
-from dpdy_core.optimise.regularisers import distortion, dynamic_sparsity, interlevel, skewed_entropy
+from dpdy_core.optimise.regularisers import distortion, dynamic_sparsity, interlevel, shadow_sparsity, skewed_entropy
 from dpdy_core.render.renderer import RayRendering
 from dpdy_core.section import Number, Ramp
 
@@ -57,15 +57,17 @@ def observed_terms(
     return [term for term in terms if is_used(term.weight)]
 
 
-def free_terms(losses: LossConfig, split: bool) -> list[Term[RayRendering]]:
+def free_terms(losses: LossConfig, fields: FieldsConfig) -> list[Term[RayRendering]]:
     """The terms that need no observation: they hold on training rays and on novel views alike."""
     terms: list[Term[RayRendering]] = [
         Term("distortion", losses.w_distortion, lambda r: distortion(r.edges, r.weights)),
         Term("interlevel", losses.w_interlevel, _interlevel),
     ]
-    if split:
+    if fields.split:
         terms.append(Term("entropy", losses.w_entropy, lambda r: skewed_entropy(r.ratio, r.weights)))
         terms.append(Term("sparsity", losses.w_sparsity, lambda r: dynamic_sparsity(r.dynamic)))
+    if fields.split and fields.shadows:
+        terms.append(Term("shadow", losses.w_shadow, lambda r: shadow_sparsity(r.shadow)))
     return [term for term in terms if is_used(term.weight)]
 
 

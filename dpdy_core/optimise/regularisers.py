@@ -21,6 +21,11 @@ def dynamic_sparsity(dynamic: Tensor) -> Tensor:
     return dynamic.mean()
 
 
+def shadow_sparsity(shadow: Tensor) -> Tensor:
+    """Mean squared shadow (R, S): places are lit unless a frame says otherwise (D2NeRF, equation 9)."""
+    return shadow.square().mean()
+
+
 def distortion(edges: Tensor, weights: Tensor) -> Tensor:
     """Spread of the weights (R, S) along each ray with `edges` (R, S+1) in s; mip-NeRF 360, equation 15, in O(S)."""
     middle = (edges[:, 1:] + edges[:, :-1]) / 2

@@ -59,7 +59,7 @@ class Training:
             clip, config.reaimed if metric else 0.0, novel, config.novel_rays, carried, config.carried
         )
         self.observed = observed_terms(config.losses, config.fields, clip.depth is not None, clip.motion is not None)
-        self.free = free_terms(config.losses, config.fields.split)
+        self.free = free_terms(config.losses, config.fields)
         self.decays = is_used(config.losses.w_grid)
         self.alone = {f"{term.name}_alone": True for term in self.observed if term.name in ("static", "dynamic")}
         self.cameras = CameraCorrections(clip.cameras, scene.bounds.radius) if config.refine_cameras else None

@@ -28,6 +28,7 @@ class RayRendering:
     edges: Tensor  # (R, S + 1) of the fine intervals, in s
     weights: Tensor  # (R, S)
     ratio: Tensor  # (R, S) dynamic share of each sample
+    shadow: Tensor  # (R, S) share of the static colour of each sample that is lost
     proposal_edges: Tensor  # (R, P + 1)
     proposal_weights: Tensor  # (R, P)
 
@@ -96,6 +97,7 @@ def render_rays(
         edges=edges,
         weights=result.weights,
         ratio=result.ratio,
+        shadow=samples.shadow,
         proposal_edges=proposal_edges,
         proposal_weights=proposal_weights,
     )

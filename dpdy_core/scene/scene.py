@@ -19,10 +19,11 @@ class FieldSamples:
     """Both fields at R x S points. Densities are per unit of normalised length, colours in [0, 1]."""
 
     static_density: Tensor  # (R, S); zeros in a scene without a static field
-    static_colour: Tensor  # (R, S, 3)
+    static_colour: Tensor  # (R, S, 3), in its shadow
     dynamic_density: Tensor  # (R, S)
     dynamic_colour: Tensor  # (R, S, 3)
     blend: Tensor  # (R, S) weight of the dynamic field in [0, 1], for blend="learned"
+    shadow: Tensor  # (R, S) share of the static colour that is lost, in [0, 1]
 
 
 class Scene(nn.Module):
@@ -56,15 +57,17 @@ class Scene(nn.Module):
         """Both fields at world `points` (R, S, 3) on rays of `directions` (R, 3) at `times` (R,) in [0, 1]."""
         rays, samples, _ = points.shape
         cube, space_time = self._coordinates(points, times)
-        density, colour, blend = self.dynamic(space_time)
-        dynamic = density.view(rays, samples), colour.view(rays, samples, 3)
+        density, colour, blend, shadow = (
+            value.view(rays, samples, *value.shape[1:]) for value in self.dynamic(space_time)
+        )
+        dynamic = density, colour
         if self.static is None:
             static = torch.zeros_like(dynamic[0]), torch.zeros_like(dynamic[1])
         else:
             unit = nn.functional.normalize(directions, dim=-1)[:, None].expand(-1, samples, -1).reshape(-1, 3)
             density, colour = self.static(cube, unit)
-            static = density.view(rays, samples), colour.view(rays, samples, 3)
-        return FieldSamples(*static, *dynamic, blend=blend.view(rays, samples))
+            static = density.view(rays, samples), (1 - shadow)[..., None] * colour.view(rays, samples, 3)
+        return FieldSamples(*static, *dynamic, blend=blend, shadow=shadow)
 
     def propose(self, points: Tensor, times: Tensor) -> Tensor:
         """Density (R, S) of the proposal field at world `points` (R, S, 3) at `times` (R,)."""

@@ -14,10 +14,11 @@ from dpdy_core.scene.contraction import Bounds
 from dpdy_core.scene.scene import Scene
 
 
-def tiny_scene(seed: int = 0) -> Scene:
+def tiny_scene(seed: int = 0, **fields: bool) -> Scene:
     config = tiny_config().scene
     bounds = Bounds((0.1, 0.2, 0.3), 1.5, 0.2, 9.0)
-    return Scene(config.fields, config.sampling, bounds, 5, "torch", torch.Generator().manual_seed(seed))
+    chosen = config.fields.model_copy(update=fields)
+    return Scene(chosen, config.sampling, bounds, 5, "torch", torch.Generator().manual_seed(seed))
 
 
 def save(folder: Path, step: int, identity: str = "a") -> None:
@@ -119,6 +120,20 @@ def test_a_scene_comes_back_with_the_same_bits(tmp_path: Path) -> None:
     assert torch.equal(
         loaded.sample(points, directions, times).dynamic_colour, scene.sample(points, directions, times).dynamic_colour
     )
+
+
+def test_a_scene_from_before_planes_and_axes_comes_back_without_them(tmp_path: Path) -> None:
+    scene = tiny_scene(seed=4, static_planes=False)
+    tensors = {f"scene.{name}": value for name, value in scene.state_dict().items()}
+    header = scene_header(scene)
+    for setting in ("static_planes", "shadows"):
+        del header["fields"][setting]
+    del header["bounds"]["axes"]
+    save_checkpoint(tmp_path, 1, header, tensors)
+    loaded = load_scene(tmp_path, "cpu")
+    points, directions, times = torch.rand(2, 3, 3), torch.rand(2, 3), torch.rand(2)
+    for name, value in vars(loaded.sample(points, directions, times)).items():
+        assert torch.equal(value, getattr(scene.sample(points, directions, times), name)), name
 
 
 def test_a_folder_without_checkpoints_is_a_clear_error(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ class Marble(Scene):
         hills = 0.5 * torch.sin(3 * x) * torch.sin(3 * y + 1)
         density = 30 * torch.sigmoid((hills - z) / 0.05)
         colour = 0.5 + 0.4 * torch.sin(8 * points + points.roll(1, dims=-1))
-        return FieldSamples(density, colour, torch.zeros_like(density), colour, torch.zeros_like(density))
+        none = torch.zeros_like(density)
+        return FieldSamples(density, colour, none, colour, none, none)
 
     def propose(self, points: Tensor, times: Tensor) -> Tensor:
         return self.sample(points, points[:, 0], times).static_density

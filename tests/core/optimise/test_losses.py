@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dpdy_core.optimise.depth_loss import affine_invariant_depth_loss, aligned_depth_loss
 from dpdy_core.optimise.reconstruction import colour_loss, motion_mask_loss
-from dpdy_core.optimise.regularisers import distortion, interlevel, skewed_entropy
+from dpdy_core.optimise.regularisers import distortion, interlevel, shadow_sparsity, skewed_entropy
 
 RAYS = 12
 
@@ -127,3 +127,9 @@ def test_entropy_is_low_when_decided_and_the_skew_prefers_static() -> None:
     assert values[0.0] < 1e-3
     assert values[1.0] < 1e-3
     assert values[0.85] > values[0.5] > values[0.3]  # the ridge lies above one half: below it the way is to static
+
+
+def test_shadows_cost_their_square_wherever_they_are() -> None:
+    shadow = torch.tensor([[0.0, 0.5], [0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    assert float(shadow_sparsity(shadow.detach())) == pytest.approx((0.25 + 0.04 + 0.01) / 4)
+    assert torch.autograd.gradcheck(shadow_sparsity, (shadow,))

@@ -184,11 +184,46 @@ def test_other_depth_losses_train(run: RunDir, losses: dict[str, Any]) -> None:
     assert psnr(run) > 5
 
 
-@pytest.mark.parametrize("fields", [{"split": False}, {"blend": "learned"}, {"view_dependence": True}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"split": False}, {"blend": "learned"}, {"view_dependence": True}, {"static_planes": False}, {"shadows": True}],
+)
 def test_ablations_train(run: RunDir, fields: dict[str, Any]) -> None:
     small = tiny_config().scene.fields
     optimise_scene(run, tiny_config(fields=small.model_copy(update=fields)), Reporter())
     assert psnr(run) > 5
+
+
+def test_a_shadow_that_moves_over_what_stands_still_is_learnt(tmp_path: Path) -> None:
+    """A dark band on wall and floor, elsewhere in every frame and in no mask."""
+    made = write_capture(tmp_path / "made")
+    clip = load_clip(made.capture, "train", 24)
+    assert clip is not None
+    assert clip.motion is not None
+    bands = torch.zeros_like(clip.motion)
+    for k, name in enumerate(clip.names):
+        bands[k, :, 3 * k + 1 : 3 * k + 7] = True
+        image = cv2.imread(str(made.capture / name))
+        image[:, 3 * k + 1 : 3 * k + 7] = image[:, 3 * k + 1 : 3 * k + 7] // 2
+        cv2.imwrite(str(made.capture / name), image)
+
+    def error(shadows: bool) -> float:
+        run = RunDir(tmp_path / str(shadows))
+        shutil.copytree(made.root, run.root)
+        config = tiny_config(steps=150, rays=256, grid_learning_rate=0.03, mlp_learning_rate=0.01)
+        fields = config.scene.fields.model_copy(update={"shadows": shadows})
+        optimise_scene(
+            run, config.model_copy(update={"scene": config.scene.model_copy(update={"fields": fields})}), Reporter()
+        )
+        scene, dark = load_scene(run.scene, "cpu"), load_clip(run.capture, "train", 24)
+        assert dark is not None
+        squares = []
+        for k, time in enumerate(dark.times):
+            view = render_camera(scene, dark.cameras, k, float(time), 4096)
+            squares.append((view.colour - dark.colours()[k]).square().mean(dim=-1)[bands[k] & ~dark.motion[k]])
+        return float(torch.cat(squares).mean())
+
+    assert error(shadows=True) < 0.4 * error(shadows=False)
 
 
 def test_a_clip_without_depth_and_masks_trains(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Compositing against a slow loop over one ray at a time, in float64."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -24,6 +25,7 @@ def random_samples(seed: int = 0) -> tuple[FieldSamples, torch.Tensor]:
         dynamic_density=uniform(RAYS, SAMPLES) * 5,
         dynamic_colour=uniform(RAYS, SAMPLES, 3),
         blend=uniform(RAYS, SAMPLES),
+        shadow=torch.zeros(RAYS, SAMPLES, dtype=torch.float64),
     )
     return samples, uniform(RAYS, SAMPLES) * 0.3
 
@@ -124,9 +126,7 @@ def test_an_opaque_front_hides_what_is_behind() -> None:
 
 def test_an_empty_dynamic_field_leaves_the_static_one_alone() -> None:
     samples, lengths = random_samples(3)
-    empty = FieldSamples(
-        samples.static_density, samples.static_colour, torch.zeros(RAYS, SAMPLES), samples.dynamic_colour, samples.blend
-    )
+    empty = replace(samples, dynamic_density=torch.zeros(RAYS, SAMPLES))
     result = composite(empty, lengths, "additive")
     weights = volume_weights(samples.static_density, lengths)
     torch.testing.assert_close(result.colour, (weights[..., None] * samples.static_colour).sum(dim=1))
@@ -137,7 +137,7 @@ def test_gradients_are_finite_where_there_is_nothing() -> None:
     zero = torch.zeros(2, 4, requires_grad=True)
     colour = torch.rand(2, 4, 3)
     for blend in ("additive", "learned"):
-        samples = FieldSamples(zero * 1, colour, zero * 1, colour, zero + 0.5)
+        samples = FieldSamples(zero * 1, colour, zero * 1, colour, zero + 0.5, zero * 1)
         composite(samples, torch.ones(2, 4), blend).colour.sum().backward()  # type: ignore[arg-type]
         assert zero.grad is not None
         assert torch.isfinite(zero.grad).all()

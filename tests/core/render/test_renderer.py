@@ -29,7 +29,8 @@ class WallScene(Scene):
         wall = (points[..., 2] <= -WALL).float() * 1e4
         moves = (points[..., 2] <= -WALL / 2) & (times[:, None] > 0.5) & (points[..., 2] > -WALL) & self.mover
         red, green = points.new_tensor([1.0, 0.0, 0.0]), points.new_tensor([0.0, 1.0, 0.0])
-        return FieldSamples(wall, red.expand_as(points), moves.float() * 1e4, green.expand_as(points), wall * 0)
+        moving = moves.float() * 1e4
+        return FieldSamples(wall, red.expand_as(points), moving, green.expand_as(points), wall * 0, wall * 0)
 
     def propose(self, points: Tensor, times: Tensor) -> Tensor:
         samples = self.sample(points, points[:, 0], times)

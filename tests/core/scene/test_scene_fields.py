@@ -72,6 +72,19 @@ def test_the_static_field_has_planes() -> None:
     assert int(shared.sum()) == GRID.levels * GRID.features
 
 
+def test_shadows_darken_the_static_field_in_time_and_are_faint_at_first() -> None:
+    points, directions, _ = random_points()
+    early, late = torch.full((6,), 0.0), torch.full((6,), 0.9)
+    for switched_on in (True, False):
+        scene = make_scene(FIELDS.model_copy(update={"shadows": switched_on}))
+        assert float(scene.sample(points, directions, early).shadow.detach().max()) < 0.2
+        scene.dynamic.encoder.table.data.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
+        first, second = (scene.sample(points, directions, times) for times in (early, late))
+        assert torch.equal(first.static_colour, second.static_colour) is not switched_on
+        lit = first.static_colour / (1 - first.shadow)[..., None]
+        torch.testing.assert_close(lit, second.static_colour / (1 - second.shadow)[..., None])
+
+
 def test_view_dependence_can_be_switched_off() -> None:
     points, directions, times = random_points()
     for switched_on in (True, False):
