@@ -13,7 +13,7 @@ START = -1.0  # logit of the density before training: a faint haze, so that ever
 
 
 class StaticField(nn.Module):
-    """Hash grids over x, y, z and over its three planes; a density MLP; a colour MLP that may see the viewing direction."""
+    """Hash grids over space and its three planes; a density MLP; a colour MLP that may see the viewing direction."""
 
     def __init__(self, config: FieldsConfig, backend: Backend, generator: torch.Generator) -> None:
         super().__init__()
