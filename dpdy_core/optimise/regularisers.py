@@ -22,7 +22,7 @@ def dynamic_sparsity(dynamic: Tensor) -> Tensor:
 
 
 def shadow_sparsity(shadow: Tensor) -> Tensor:
-    """Mean squared shadow (R, S): places are lit unless a frame says otherwise (D2NeRF, equation 9)."""
+    """Mean squared shadow (R, S): places are lit unless a frame says otherwise (D2NeRF, its shadow field)."""
     return shadow.square().mean()
 
 

@@ -42,9 +42,9 @@ def find_axes(normals: Tensor) -> Tensor:
     """Three orthonormal, right-handed axes, the rows of (3, 3) float64, along which unit `normals` (N, 3) mostly lie.
 
     They maximise the sum of the fourth powers of the normals' coordinates, by repeated projection from several
-    starts (Zhai et al. 2020, "Complete dictionary learning via l4-norm maximization over the orthogonal group",
-    algorithm 2); then, from there, that of powers of CLOSE, which leaves out what lies askew. Of their orders and
-    signs it is that nearest to the world's own axes, which they are where there are too few normals to tell.
+    starts (Zhai et al. 2020, "Complete dictionary learning via l4-norm maximization over the orthogonal group":
+    matching, stretching, projection); then, from there, that of powers of CLOSE, which leaves out what lies askew. Of
+    their orders and signs it is that nearest to the world's own axes, which they are where too few normals tell.
     """
     own = torch.eye(3, dtype=torch.float64)
     if len(normals) < FEW:

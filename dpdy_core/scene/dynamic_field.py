@@ -15,7 +15,7 @@ LIT, STEEP = -3.0, 8.0  # logit of the shadow before training: hardly any; and h
 class DynamicField(nn.Module):
     """Three hash grids over x, y, t; x, z, t and y, z, t, concatenated into one small MLP (DpDy).
 
-    With `shadows` it also says how much light the static field has lost at a place and time (D2NeRF, section 3.3).
+    With `shadows` it also says how much light the static field has lost at a place and time (D2NeRF's shadow field).
     With `dynamic_space_grid` a grid over x, y, z joins them; with `whole_scene`, the field of a scene without a static
     part, one as large as that of the static field.
     """

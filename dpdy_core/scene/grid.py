@@ -51,25 +51,6 @@ def space_grid(config: GridConfig) -> Grid:
     )
 
 
-def plane_grids(config: GridConfig) -> list[Grid]:
-    """The grids over x, y; x, z and y, z: those over time, with one cell along it, of a field that has no time.
-
-    What a plane shows goes on along its normal where no ray reached.
-    """
-    finest = max(config.base_resolution, config.max_resolution)
-    return [
-        Grid(
-            axes=axes,
-            levels=config.levels,
-            features=config.features,
-            log2_table=config.log2_table,
-            coarsest=(config.base_resolution, config.base_resolution, 1),
-            finest=(finest, finest, 1),
-        )
-        for axes in SPACE_TIME
-    ]
-
-
 def time_grids(config: GridConfig, time_cells: int, levels: int | None = None) -> list[Grid]:
     """The grids over x, y, t; x, z, t and y, z, t. Time has its own resolution: `time_cells` at the last level."""
     finest = max(config.base_resolution, config.max_resolution)
@@ -84,3 +65,11 @@ def time_grids(config: GridConfig, time_cells: int, levels: int | None = None) -
         )
         for axes in SPACE_TIME
     ]
+
+
+def plane_grids(config: GridConfig) -> list[Grid]:
+    """The grids over x, y; x, z and y, z: those over time, with one cell along it, of a field that has no time.
+
+    What a plane shows goes on along its normal where no ray reached.
+    """
+    return time_grids(config, time_cells=1)
