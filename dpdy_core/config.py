@@ -126,7 +126,7 @@ class FieldsConfig(Section):
     )
     dynamic_space_grid: bool = Field(True, description="the dynamic field has a grid over x, y, z beside its three")
     static_planes: bool = Field(True, description="the static field has grids over x, y; x, z and y, z beside its one")
-    shadows: bool = Field(False, description="the dynamic field darkens the static one where movers throw a shadow")
+    shadows: bool = Field(True, description="the dynamic field darkens the static one where movers throw a shadow")
     split: bool = Field(True, description="False: one dynamic field, no static one (ablation)")
     blend: Literal["additive", "learned"] = Field(
         "additive", description="additive densities (D2NeRF), or alphas blended by a learned weight (NSFF)"

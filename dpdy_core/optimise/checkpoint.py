@@ -21,7 +21,7 @@ from dpdy_core.scene.scene import Scene
 
 SCENE = "scene."  # prefix of the scene's parameters among the tensors
 FRAMES = "frames."  # prefix of what was corrected per training frame
-BEFORE = {"static_planes": False}  # of scenes whose headers do not know this setting
+BEFORE = {"static_planes": False, "shadows": False}  # of scenes whose headers do not know these settings
 
 
 def scene_identity(run: RunDir, config: RunConfig) -> str:

@@ -115,7 +115,7 @@ def _optimise(
 ) -> None:
     scene, steps = training.scene, config.scene.steps if stop is None else stop
     header = {**scene_header(scene), "identity": checkpoint.header["identity"]}
-    novel = NovelViews(training.clip, scene.bounds, config.scene.sds.resolution)
+    novel = NovelViews(training.witnesses, scene.bounds, config.scene.sds.resolution)
     begin = _first_use_of_the_prior(run, config, reporter) if stop is None else None
     saved = time.monotonic()
     try:
@@ -161,7 +161,7 @@ def _begin_to_use_the_prior(
     sds, video, scene, clip = config.scene.sds, config.scene.video_sds, training.scene, training.clip
     refinement = config.scene.refinement
     if refinement.enabled or any(term.enabled and term.unseen_only for term in (sds, video)):
-        training.views = TrainingViews(clip, scene, checkpoint.tensors.get(WITNESS))
+        training.views = TrainingViews(training.witnesses, scene, checkpoint.tensors.get(WITNESS))
     guidance = RgbdGuidance(run.prior, sds, clip.images.device)
     if sds.enabled:
         aimed = _aimed(novel, training.views, sds)
@@ -194,7 +194,7 @@ def _refinement(config: RefinementConfig, training: Training, painter: RgbdPaint
     """The refinement with an empty pool."""
     cameras = training.clip.cameras
     size = fitted_to_prior(cameras.width, cameras.height, painter.resolution, painter.multiple)
-    novel = NovelViews(training.clip, training.scene.bounds, *size)
+    novel = NovelViews(training.witnesses, training.scene.bounds, *size)
     static = training.config.losses.w_static if training.alone.get("static_alone") else None
     rays = max(1, int(training.config.rays * config.rays))
     aimed = AimedViews(novel, views, config.candidates, config.orbit, widest=False)

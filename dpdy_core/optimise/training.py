@@ -54,7 +54,9 @@ class Training:
         self.graphed_refinement: GraphedStep | None = None
         self.distilled: dict[str, Tensor] = {}  # numbers of the last distillation steps, to report
         metric = config.losses.depth_loss == "aligned"
-        novel = NovelViews(clip, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
+        # what says where the frames' surfaces lie: depth does, where the scene is held to it
+        self.witnesses = clip if metric else replace(clip, depth=None)
+        novel = NovelViews(self.witnesses, scene.bounds, config.sds.resolution) if config.novel_rays > 0 else None
         self.rays = TrainingRays(
             clip, config.reaimed if metric else 0.0, novel, config.novel_rays, carried, config.carried
         )

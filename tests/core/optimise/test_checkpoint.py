@@ -122,8 +122,8 @@ def test_a_scene_comes_back_with_the_same_bits(tmp_path: Path) -> None:
     )
 
 
-def test_a_scene_from_before_planes_and_axes_comes_back_without_them(tmp_path: Path) -> None:
-    scene = tiny_scene(seed=4, static_planes=False)
+def test_a_scene_from_before_planes_axes_and_shadows_comes_back_without_them(tmp_path: Path) -> None:
+    scene = tiny_scene(seed=4, static_planes=False, shadows=False)
     tensors = {f"scene.{name}": value for name, value in scene.state_dict().items()}
     header = scene_header(scene)
     for setting in ("static_planes", "shadows"):

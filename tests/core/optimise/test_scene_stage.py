@@ -184,9 +184,34 @@ def test_other_depth_losses_train(run: RunDir, losses: dict[str, Any]) -> None:
     assert psnr(run) > 5
 
 
+@pytest.mark.usefixtures("guidance")
+@pytest.mark.parametrize(("depth_loss", "told"), [("aligned", True), ("affine", False), ("none", False)])
+def test_only_depth_that_the_scene_is_held_to_says_what_the_frames_saw(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, depth_loss: str, told: bool
+) -> None:
+    """Else the scene's surfaces are not where the depth says, and all of them count as never seen."""
+    given: list[bool] = []
+
+    def spied(make: Callable[..., Any]) -> Callable[..., Any]:
+        def build(clip: Clip, *arguments: Any) -> Any:
+            given.append(clip.depth is not None)
+            return make(clip, *arguments)
+
+        return build
+
+    for name in ("TrainingViews", "NovelViews"):
+        monkeypatch.setattr(loop, name, spied(getattr(loop, name)))
+    config = settings_that_use_everything()
+    losses = config.scene.losses.model_copy(update={"depth_loss": depth_loss})
+    scene = config.scene.model_copy(update={"losses": losses})
+    optimise_scene(with_prior(run), config.model_copy(update={"scene": scene}), Reporter())
+    assert len(given) >= 2
+    assert set(given) == {told}
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"split": False}, {"blend": "learned"}, {"view_dependence": True}, {"static_planes": False}, {"shadows": True}],
+    [{"split": False}, {"blend": "learned"}, {"view_dependence": True}, {"static_planes": False}, {"shadows": False}],
 )
 def test_ablations_train(run: RunDir, fields: dict[str, Any]) -> None:
     small = tiny_config().scene.fields

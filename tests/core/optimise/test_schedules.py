@@ -68,8 +68,8 @@ def test_terms_are_those_that_the_clip_and_the_settings_can_have() -> None:
     assert names(learned) == names(both) | {"dynamic"}
     assert {t.name for t in free_terms(losses, one)} == {"distortion", "interlevel"}
     off = LossConfig.model_validate({"w_sparsity": 0, "w_entropy": 0, "depth_loss": "none"})
-    assert {t.name for t in free_terms(off, both)} == {"distortion", "interlevel"}
-    assert {t.name for t in free_terms(off, FieldsConfig(shadows=True))} == {"distortion", "interlevel", "shadow"}
+    assert {t.name for t in free_terms(off, both)} == {"distortion", "interlevel", "shadow"}
+    assert {t.name for t in free_terms(off, FieldsConfig(shadows=False))} == {"distortion", "interlevel"}
     assert "depth" not in {t.name for t in observed_terms(off, both, True, True)}
 
 
