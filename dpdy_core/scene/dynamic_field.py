@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from dpdy_core.config import FieldsConfig
 from dpdy_core.scene.grid import space_grid, time_grids
 from dpdy_core.scene.hashgrid import Backend, make_encoder
-from dpdy_core.scene.mlp import mlp, truncated_exp
+from dpdy_core.scene.mlp import mlp, truncated_exp, truncated_sigmoid
 
 START = -4.0  # logit of the density before training: almost empty, so that the static field explains what it can
 LIT, STEEP = -3.0, 8.0  # logit of the shadow before training: hardly any; and how fast it may deepen
@@ -41,4 +41,5 @@ class DynamicField(nn.Module):
         """
         out = self.network(self.encoder(points))
         shadow = (STEEP * out[:, 5] + LIT).sigmoid() if self.shadows else torch.zeros_like(out[:, 0])
-        return truncated_exp(out[:, 0] + self.start), out[:, 1:4].sigmoid(), out[:, 4].sigmoid(), shadow
+        colour = truncated_sigmoid(out[:, 1:4])
+        return truncated_exp(out[:, 0] + self.start), colour, out[:, 4].sigmoid(), shadow

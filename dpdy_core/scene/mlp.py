@@ -37,6 +37,27 @@ def truncated_exp(x: Tensor) -> Tensor:
     return _TruncatedExp.apply(x)
 
 
+class _TruncatedSigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        value = x.clamp(-5, 5).sigmoid()
+        return grad * value * (1 - value)
+
+
+def truncated_sigmoid(x: Tensor) -> Tensor:
+    """sigmoid(x) with a gradient of at least 0.0066, so that black or white can still become a colour.
+
+    Without it a dark clip's static field can go black in the first steps and stay so.
+    """
+    return _TruncatedSigmoid.apply(x)
+
+
 def spherical_harmonics(directions: Tensor) -> Tensor:
     """The first nine real spherical harmonics (..., 9) of unit `directions` (..., 3)."""
     x, y, z = directions.unbind(-1)

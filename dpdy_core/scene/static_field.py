@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from dpdy_core.config import FieldsConfig
 from dpdy_core.scene.grid import plane_grids, space_grid
 from dpdy_core.scene.hashgrid import Backend, make_encoder
-from dpdy_core.scene.mlp import mlp, spherical_harmonics, truncated_exp
+from dpdy_core.scene.mlp import mlp, spherical_harmonics, truncated_exp, truncated_sigmoid
 
 GEOMETRY = 15  # width of the feature handed from the density to the colour MLP (Instant-NGP)
 START = -1.0  # logit of the density before training: a faint haze, so that every surface gets gradients
@@ -35,4 +35,4 @@ class StaticField(nn.Module):
         geometry = features[:, 1:]
         if self.view_dependence:
             geometry = torch.cat([geometry, spherical_harmonics(directions)], dim=-1)
-        return truncated_exp(features[:, 0] + START), self.colour(geometry).sigmoid()
+        return truncated_exp(features[:, 0] + START), truncated_sigmoid(self.colour(geometry))

@@ -5,7 +5,7 @@ import torch
 
 from dpdy_core.config import FieldsConfig, GridConfig, SamplingConfig
 from dpdy_core.scene.contraction import Bounds
-from dpdy_core.scene.mlp import spherical_harmonics, truncated_exp
+from dpdy_core.scene.mlp import spherical_harmonics, truncated_exp, truncated_sigmoid
 from dpdy_core.scene.scene import Scene
 
 GRID = GridConfig(levels=3, log2_table=10, base_resolution=4, max_resolution=16)
@@ -108,6 +108,17 @@ def test_equal_seeds_give_equal_scenes() -> None:
     second = make_scene(seed=3)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_truncated_sigmoid_has_the_gradient_of_sigmoid_and_keeps_one_when_saturated() -> None:
+    x = torch.linspace(-4.9, 4.9, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(truncated_sigmoid, (x,))
+    dark = torch.tensor([-40.0, 40.0], requires_grad=True)
+    colours = truncated_sigmoid(dark)
+    torch.testing.assert_close(colours.detach(), torch.tensor([0.0, 1.0]))
+    colours.sum().backward()
+    assert dark.grad is not None
+    assert bool((dark.grad > 0.005).all())
 
 
 def test_truncated_exp_has_the_gradient_of_exp_and_keeps_one_when_saturated() -> None:
