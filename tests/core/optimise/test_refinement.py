@@ -98,13 +98,12 @@ def test_unseen_places_become_what_was_painted(
 ) -> None:
     """Where no frame looks, a scene with refinement shows the painter's red, and where frames look it doesn't.
 
-    Planes share what they learn between the two: it takes longer until they tell one from the other.
+    The steps are as many as it takes with any of three seeds until the fields tell one from the other.
     """
     monkeypatch.setattr(loop, "RgbdPainter", RedPainter)
-    common: dict[str, Any] = {"steps": 120, "rays": 256, "grid_learning_rate": 0.03, "mlp_learning_rate": 0.01}
-    fields = {"fields": tiny_config().scene.fields.model_copy(update={"static_planes": planes})}
-    common |= fields | ({"steps": 240} if planes else {})
-    config = tiny_config(**common, **refining(begin=0.5, weight=0.5, orbit=45, every=10, pool=24, views=4, rays=0.5))
+    common: dict[str, Any] = {"steps": 400, "rays": 256, "grid_learning_rate": 0.03, "mlp_learning_rate": 0.01}
+    common["fields"] = tiny_config().scene.fields.model_copy(update={"static_planes": planes})
+    config = tiny_config(**common, **refining(begin=0.5, weight=0.2, orbit=45, every=10, pool=24, views=4, rays=0.5))
     plain = RunDir(tmp_path / "plain")
     shutil.copytree(run.root, plain.root)
     events: list[Event] = []
@@ -129,9 +128,9 @@ def test_unseen_places_become_what_was_painted(
         return float(torch.cat(distance).mean()), float((frame.colour - clip.colours()[2]).square().mean())
 
     red, error = redness(run)
-    plain_red, plain_error = redness(plain)
-    assert red < 0.6 * plain_red
-    assert error < (2e-3 if planes else 2 * plain_error)  # 27 dB
+    plain_red, _ = redness(plain)
+    assert red < 0.5 * plain_red
+    assert error < 2e-3  # 27 dB; red itself would be 6
 
 
 def test_the_view_with_most_to_paint_is_taken(run: RunDir) -> None:
