@@ -158,10 +158,10 @@ def _begin_to_use_the_prior(
     run: RunDir, config: RunConfig, training: Training, novel: NovelViews, checkpoint: Checkpoint, reporter: Reporter
 ) -> None:
     """Load the prior, once for images, clips and painted views, which go on from the checkpoint."""
-    sds, video, scene, clip = config.scene.sds, config.scene.video_sds, training.scene, training.clip
+    sds, video, scene, clip = config.scene.sds, config.scene.video_sds, training.scene, training.witnesses
     refinement = config.scene.refinement
     if refinement.enabled or any(term.enabled and term.unseen_only for term in (sds, video)):
-        training.views = TrainingViews(training.witnesses, scene, checkpoint.tensors.get(WITNESS))
+        training.views = TrainingViews(clip, scene, checkpoint.tensors.get(WITNESS))
     guidance = RgbdGuidance(run.prior, sds, clip.images.device)
     if sds.enabled:
         aimed = _aimed(novel, training.views, sds)
