@@ -87,7 +87,8 @@ def test_hdr_is_brought_to_sdr(tmp_path: Path, transfer: int) -> None:
     codes = np.linspace(0, 1, 64)
     ramp = np.broadcast_to((codes * 65535).astype(np.uint16)[None, :, None], (48, 64, 3)).copy()
     tags = {"color_trc": transfer, "color_primaries": 9, "colorspace": 9}
-    options = {"crf": "2", "x265-params": "log-level=none"}
+    # two frames are too few for the time stamps of B frames: x265 leaves some unset, and at times they can't be written
+    options = {"crf": "2", "x265-params": "log-level=none:bframes=0"}
     path = write(tmp_path / "clip.mp4", [ramp] * 2, "libx265", "yuv420p10le", options, tags)
     assert probe_video(path).is_hdr
     rgb = first(path)
